@@ -1,0 +1,105 @@
+//! `cargo xtask ci`: everything that must pass before a change is merged.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::{command, layers, setup};
+
+/// Runs the steps in order, up to the first that fails.
+pub(crate) fn run() -> Result<()> {
+    let mut steps = Steps::default();
+    let result = run_all(&mut steps);
+    print!("{}", steps.table());
+    result
+}
+
+/// The list. Cheap steps come before dear ones, so that a slip costs seconds.
+fn run_all(steps: &mut Steps) -> Result<()> {
+    let tools = steps.run("setup", "cargo xtask setup", |_| setup::run())?;
+    steps.run("format", "cargo fmt --all --check", command::run)?;
+    steps.run("layers", "cargo xtask layers", |_| layers::run())?;
+    let deny = format!("{} --locked check bans licenses sources", tools.deny);
+    steps.run("licences", &deny, command::run)?;
+    let clippy = "cargo clippy --workspace --all-targets --locked -- -D warnings";
+    steps.run("clippy", clippy, command::run)?;
+    let docs = "RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --locked";
+    steps.run("docs", docs, command::run)?;
+    steps.run(
+        "doctests",
+        "cargo test --doc --workspace --locked",
+        command::run,
+    )?;
+    let tests = format!("{} run --workspace --locked --profile ci", tools.nextest);
+    steps.run("tests", &tests, command::run)
+}
+
+/// The steps that have ended, the failed one included.
+#[derive(Default)]
+struct Steps(Vec<(&'static str, Duration)>);
+
+impl Steps {
+    /// Runs one step. `line` is the command line that does the same alone.
+    fn run<T>(
+        &mut self,
+        name: &'static str,
+        line: &str,
+        step: impl FnOnce(&str) -> Result<T>,
+    ) -> Result<T> {
+        println!("\n==> {name}: {line}");
+        let start = Instant::now();
+        let result = step(line);
+        let duration = start.elapsed();
+        self.0.push((name, duration));
+        let outcome = if result.is_ok() { "passed" } else { "failed" };
+        println!(
+            "==> {name}: {outcome} after {:.1} s",
+            duration.as_secs_f64()
+        );
+        result.with_context(|| format!("{name} failed; repeat it with `{line}`"))
+    }
+
+    fn table(&self) -> String {
+        let mut table = "\nstep       seconds\n".to_owned();
+        let total = ("total", self.0.iter().map(|(_, duration)| duration).sum());
+        for (name, duration) in self.0.iter().chain([&total]) {
+            table += &format!("{name:<10} {:>7.1}\n", duration.as_secs_f64());
+        }
+        table
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::bail;
+
+    use super::*;
+
+    #[test]
+    fn failed_step_names_the_command_that_repeats_it() {
+        let mut steps = Steps::default();
+        let result: Result<()> = steps.run("clippy", "cargo clippy", |_| bail!("exit status: 101"));
+        let error = format!("{:#}", result.unwrap_err());
+        assert_eq!(
+            error,
+            "clippy failed; repeat it with `cargo clippy`: exit status: 101"
+        );
+    }
+
+    #[test]
+    fn table_lists_the_steps_in_order_and_their_sum() {
+        let steps = Steps(vec![
+            ("setup", Duration::from_millis(400)),
+            ("clippy", Duration::from_millis(62_300)),
+        ]);
+        assert_eq!(
+            steps.table(),
+            "
+step       seconds
+setup          0.4
+clippy        62.3
+total         62.7
+"
+        );
+    }
+}

@@ -1,0 +1,63 @@
+//! Developer tasks: `cargo xtask <command>`.
+//!
+//! A task is Rust, so that it runs the same on every desk and in CI. It names
+//! each command line that it runs, so that one can repeat it alone.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the terminal of the person who started a task is where its output goes"
+)]
+
+mod ci;
+mod command;
+mod layers;
+mod manifests;
+mod setup;
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::{env, iter};
+
+use anyhow::{Context, Result, bail};
+
+const HELP: &str = "\
+Developer tasks of Parallax.
+
+Usage: cargo xtask <command>
+
+Commands:
+  ci      Run everything that must pass before a change is merged
+  layers  Check the manifests: who depends on whom, what crates.io asks for
+  setup   Find or install the tools that the tests need
+";
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+    // Every path and command line below is relative to the root.
+    env::set_current_dir(root.context("xtask lies in no workspace")?)?;
+
+    let args: Vec<String> = env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match args.as_slice() {
+        [] | ["help" | "--help" | "-h"] => print!("{HELP}"),
+        ["ci"] => ci::run()?,
+        ["layers"] => layers::run()?,
+        ["setup"] => drop(setup::run()?),
+        _ => {
+            let line: Vec<&str> = iter::once("cargo xtask").chain(args).collect();
+            bail!("no such command: {}\n\n{HELP}", line.join(" "));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,101 @@
+//! `cargo xtask setup`: finds or installs what the tests need.
+
+use std::env;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::command;
+
+/// Command lines that start the tools.
+pub(crate) struct Tools {
+    pub(crate) nextest: String,
+    pub(crate) deny: String,
+}
+
+/// A cargo subcommand that does not come with Rust.
+struct Tool {
+    subcommand: &'static str,
+    version: &'static str,
+    /// Arguments of `cargo install` that leave out what is not used here.
+    features: &'static str,
+}
+
+const NEXTEST: Tool = Tool {
+    subcommand: "nextest",
+    version: "0.9.151",
+    // Without the code that downloads newer versions of itself.
+    features: "--no-default-features --features default-no-update",
+};
+
+const DENY: Tool = Tool {
+    subcommand: "deny",
+    version: "0.20.2",
+    features: "",
+};
+
+/// Finds the tools, and builds those that are not there.
+pub(crate) fn run() -> Result<Tools> {
+    check_c_compiler()?;
+    Ok(Tools {
+        nextest: NEXTEST.find_or_install()?,
+        deny: DENY.find_or_install()?,
+    })
+}
+
+impl Tool {
+    fn find_or_install(&self) -> Result<String> {
+        let Self {
+            subcommand,
+            version,
+            features,
+        } = self;
+        // The version is part of the path, so that a new one here is built
+        // although the old one is still there.
+        let root = format!("target/tools/{subcommand}-{version}");
+        let on_path = format!("cargo-{subcommand} {subcommand}");
+        let in_target = format!("{root}/bin/{on_path}");
+        if let Some(tool) = [&on_path, &in_target]
+            .into_iter()
+            .find(|tool| is_there(tool))
+        {
+            return Ok(tool.clone());
+        }
+        // Built, because crates.io is the one server that every build needs
+        // anyway. Without optimisation, as the tool works for seconds only.
+        let line = format!(
+            "CARGO_PROFILE_DEV_DEBUG=false cargo install --debug --locked --root {root} \
+             --version {version} {features} cargo-{subcommand}"
+        );
+        println!("cargo-{subcommand} is not there; building it takes some minutes\n{line}");
+        command::run(&line).with_context(|| format!("`{line}` failed"))?;
+        Ok(in_target)
+    }
+}
+
+/// Whether `tool` starts. Says which version it is.
+fn is_there(tool: &str) -> bool {
+    let Ok(version) = command::output(&format!("{tool} --version")) else {
+        return false;
+    };
+    println!("{} (`{tool}`)", version.lines().next().unwrap_or_default());
+    true
+}
+
+/// SQLite is bundled, as C. On Windows the build finds Visual Studio by itself.
+///
+/// Only says what is missing: where there is no C compiler, xtask can hardly
+/// have been linked, so the place that installs one is `.ci/run`.
+fn check_c_compiler() -> Result<()> {
+    if cfg!(windows) {
+        return Ok(());
+    }
+    let compiler = env::var("CC").unwrap_or_else(|_| "cc".to_owned());
+    // A header, because Debian's compiler comes without the C library's.
+    let probe = command::output(&format!("{compiler} -E -x c -include stdio.h /dev/null"));
+    ensure!(
+        probe.is_ok(),
+        "`{compiler}` cannot compile C, and the bundled SQLite is C; \
+         on Debian: apt-get install gcc libc6-dev"
+    );
+    Ok(())
+}
