@@ -1,0 +1,77 @@
+//! Write a connector, run it, watch it run.
+//!
+//! A [`Connector`] names its steps. A step is an async function that reads the outside system and
+//! emits entities and relationships through its [`StepContext`]. [`run_connector`] runs every step
+//! as soon as those it depends on are done, and returns what they emitted with a report of what
+//! each step saw.
+//!
+//! ```
+//! use parallax_connect::{
+//!     Connector, ConnectorError, Step, StepContext, entity, relationship, run_connector, step,
+//! };
+//!
+//! struct Team {
+//!     members: Vec<(&'static str, &'static str)>,
+//! }
+//!
+//! impl Connector for Team {
+//!     fn name(&self) -> &str {
+//!         "team"
+//!     }
+//!
+//!     fn steps(&self) -> Vec<Step<'_>> {
+//!         vec![
+//!             step("users", "Collect users", |ctx| self.users(ctx)),
+//!             step("roles", "Collect roles", |ctx| self.roles(ctx)).reads(["users"]),
+//!         ]
+//!     }
+//! }
+//!
+//! impl Team {
+//!     async fn users(&self, ctx: StepContext) -> Result<(), ConnectorError> {
+//!         for (name, _) in &self.members {
+//!             ctx.emit(entity("team_user", name).class("User"))?;
+//!         }
+//!         Ok(())
+//!     }
+//!
+//!     async fn roles(&self, ctx: StepContext) -> Result<(), ConnectorError> {
+//!         for (name, role) in &self.members {
+//!             ctx.emit(entity("team_role", role))?;
+//!             if let Some(user) = ctx.prior().entity(("team_user", name)) {
+//!                 ctx.emit(relationship(user, "HAS", ("team_role", role)))?;
+//!             }
+//!         }
+//!         Ok(())
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), parallax_connect::RunError> {
+//! let team = Team { members: vec![("ann", "lead"), ("bob", "dev")] };
+//! let output = run_connector(&team, "acme", "sync-001", None).await?;
+//! assert_eq!(output.entities().count(), 4);
+//! assert_eq!(output.relationships().count(), 2);
+//! # Ok(())
+//! # }
+//! ```
+
+mod connector;
+mod context;
+mod graph;
+mod prior;
+mod run;
+mod step;
+mod telemetry;
+
+pub use connector::Connector;
+pub use context::StepContext;
+pub use graph::GraphError;
+pub use parallax_core::{
+    ConnectorError, ConnectorOutput, EmitError, Entity, EntityKey, EntityRef, ErrorKind, Record,
+    Rejection, Relationship, RelationshipRef, ResultExt, ScopeReport, StepReport, StepStatus,
+    SyncEvent, SyncReport, Timestamp, Value, ValueRef, entity, relationship,
+};
+pub use prior::Prior;
+pub use run::{RunError, Runner, run_connector};
+pub use step::{Step, step};
