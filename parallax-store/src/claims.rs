@@ -1,0 +1,234 @@
+use std::collections::HashMap;
+
+use parallax_core::SyncReport;
+use serde_json::Value as Json;
+
+/// The place of a claim set in a [`ClaimSets`].
+pub(crate) type SetNo = u32;
+
+/// A claim: a step, and the scope if there was one, that emitted a record.
+type Claim = (String, Option<String>);
+
+/// Claims and sets of claims, each held once.
+///
+/// A source has few sets: about one per step and scope. So records carry a small number, and what
+/// a set means is worked out once, not once per record.
+#[derive(Debug, Default)]
+pub(crate) struct ClaimSets {
+    claims: Vec<Claim>,
+    claim_nos: HashMap<Claim, u32>,
+    sets: Vec<Vec<u32>>,
+    set_nos: HashMap<Vec<u32>, SetNo>,
+    unions: HashMap<(SetNo, SetNo), SetNo>,
+}
+
+impl ClaimSets {
+    /// Returns the set of one claim.
+    pub(crate) fn single(&mut self, step_id: &str, scope: Option<&str>) -> SetNo {
+        let claim = self.claim((step_id.to_owned(), scope.map(str::to_owned)));
+        self.set(vec![claim])
+    }
+
+    /// Returns the set of the claims of both.
+    pub(crate) fn union(&mut self, a: SetNo, b: SetNo) -> SetNo {
+        if a == b {
+            return a;
+        }
+        if let Some(&union) = self.unions.get(&(a, b)) {
+            return union;
+        }
+        let mut claims = self.members(a).to_vec();
+        claims.extend_from_slice(self.members(b));
+        let union = self.set(claims);
+        self.unions.insert((a, b), union);
+        union
+    }
+
+    /// Reads a set from its canonical text; `None` if it is none.
+    pub(crate) fn parse(&mut self, text: &str) -> Option<SetNo> {
+        let Ok(Json::Array(claims)) = serde_json::from_str(text) else {
+            return None;
+        };
+        let mut set = Vec::with_capacity(claims.len());
+        for claim in &claims {
+            let step_id = claim.get(0)?.as_str()?;
+            let scope = claim.get(1)?;
+            if !scope.is_null() && !scope.is_string() {
+                return None;
+            }
+            set.push(self.claim((step_id.to_owned(), scope.as_str().map(str::to_owned))));
+        }
+        Some(self.set(set))
+    }
+
+    /// Returns a set's canonical text: a JSON array of `[step, scope]`, sorted.
+    pub(crate) fn text(&self, set: SetNo) -> String {
+        let mut claims: Vec<&Claim> = self
+            .members(set)
+            .iter()
+            .filter_map(|&claim| self.claims.get(claim as usize))
+            .collect();
+        claims.sort_unstable();
+        let claims = claims.into_iter().map(|(step, scope)| {
+            Json::Array(vec![
+                Json::from(step.as_str()),
+                Json::from(scope.as_deref()),
+            ])
+        });
+        Json::Array(claims.collect()).to_string()
+    }
+
+    fn members(&self, set: SetNo) -> &[u32] {
+        self.sets.get(set as usize).map_or(&[], Vec::as_slice)
+    }
+
+    fn claim(&mut self, claim: Claim) -> u32 {
+        if let Some(&no) = self.claim_nos.get(&claim) {
+            return no;
+        }
+        let no = number(self.claims.len());
+        self.claims.push(claim.clone());
+        self.claim_nos.insert(claim, no);
+        no
+    }
+
+    fn set(&mut self, mut claims: Vec<u32>) -> SetNo {
+        claims.sort_unstable();
+        claims.dedup();
+        if let Some(&no) = self.set_nos.get(&claims) {
+            return no;
+        }
+        let no = number(self.sets.len());
+        self.sets.push(claims.clone());
+        self.set_nos.insert(claims, no);
+        no
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "memory ends long before")]
+fn number(count: usize) -> u32 {
+    count as u32
+}
+
+/// What the claims of stored records mean in one sync.
+#[derive(Debug)]
+pub(crate) struct Judge<'a> {
+    report: &'a SyncReport,
+    /// Whether every declared step has looked everywhere: only then nobody misses a step that is
+    /// no longer declared.
+    every_step_looked: bool,
+    verdicts: HashMap<SetNo, Verdict>,
+}
+
+/// What becomes of a set of claims in one sync.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    /// The claims that could not be checked, and so stand.
+    pub(crate) standing: SetNo,
+    /// Whether a record with these claims that nobody emitted is earned as a delete.
+    pub(crate) earned: bool,
+}
+
+impl<'a> Judge<'a> {
+    pub(crate) fn new(report: &'a SyncReport) -> Self {
+        let mut steps = report.steps().iter();
+        Self {
+            report,
+            every_step_looked: steps.all(|step| report.has_looked_everywhere(&step.step_id, None)),
+            verdicts: HashMap::new(),
+        }
+    }
+
+    pub(crate) fn verdict(&mut self, sets: &mut ClaimSets, set: SetNo) -> Verdict {
+        if let Some(&verdict) = self.verdicts.get(&set) {
+            return verdict;
+        }
+        let mut standing = Vec::new();
+        let mut earned = true;
+        for &no in sets.members(set) {
+            let Some((step_id, scope)) = sets.claims.get(no as usize) else {
+                continue;
+            };
+            let falls = if self.report.step(step_id).is_some() {
+                self.report.has_looked_everywhere(step_id, scope.as_deref())
+            } else {
+                // Nobody looks for what the vanished step found. Someone who emits the record may
+                // take it over; a record that nobody emits is not gone for that.
+                earned = false;
+                self.every_step_looked
+            };
+            if !falls {
+                standing.push(no);
+                earned = false;
+            }
+        }
+        let verdict = Verdict {
+            standing: sets.set(standing),
+            earned,
+        };
+        self.verdicts.insert(set, verdict);
+        verdict
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use parallax_core::{StepReport, StepStatus};
+
+    use super::*;
+
+    fn report(steps: &[(&str, StepStatus)]) -> SyncReport {
+        let steps = steps.iter().map(|&(id, status)| {
+            let mut step = StepReport::new(id, id);
+            step.status = status;
+            step
+        });
+        SyncReport::new(steps.collect())
+    }
+
+    #[test]
+    fn a_set_is_the_same_however_it_came_about() {
+        let mut sets = ClaimSets::default();
+        let a = sets.single("a", None);
+        let b = sets.single("b", Some("eu"));
+        let ab = sets.union(a, b);
+        assert_eq!(sets.union(b, a), ab);
+        assert_eq!(sets.union(ab, a), ab);
+        assert_eq!(sets.text(ab), r#"[["a",null],["b","eu"]]"#);
+        assert_eq!(sets.parse(r#"[["b","eu"],["a",null]]"#), Some(ab));
+        assert_eq!(sets.parse(r#"[["b"]]"#), None);
+        assert_eq!(sets.parse("{}"), None);
+    }
+
+    #[test]
+    fn a_delete_is_earned_when_every_claim_falls() {
+        use StepStatus::{Completed, Failed};
+        let mut sets = ClaimSets::default();
+        let a = sets.single("a", None);
+        let b = sets.single("b", None);
+        let ab = sets.union(a, b);
+        let gone = sets.single("gone", None);
+
+        let all = report(&[("a", Completed), ("b", Completed)]);
+        let mut judge = Judge::new(&all);
+        assert!(judge.verdict(&mut sets, ab).earned);
+        let vanished = judge.verdict(&mut sets, gone);
+        assert!(
+            !vanished.earned,
+            "nobody looked for what a vanished step found"
+        );
+        assert_eq!(
+            sets.text(vanished.standing),
+            "[]",
+            "but a new owner takes it over"
+        );
+
+        let half = report(&[("a", Completed), ("b", Failed)]);
+        let mut judge = Judge::new(&half);
+        assert!(judge.verdict(&mut sets, a).earned);
+        let verdict = judge.verdict(&mut sets, ab);
+        assert!(!verdict.earned);
+        assert_eq!(verdict.standing, b);
+        assert_eq!(judge.verdict(&mut sets, gone).standing, gone);
+    }
+}

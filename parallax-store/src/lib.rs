@@ -1,0 +1,46 @@
+//! The commit: what a sync means for what is stored.
+//!
+//! [`Store::commit_sync`] compares the output of a run with what the same source, one connector
+//! reading one account, committed before. In one transaction it creates, updates and deletes the
+//! difference, and answers with counts that add up.
+//!
+//! ```
+//! # use parallax_core::{ConnectorOutput, Run, SyncReport};
+//! # use parallax_store::{CommitError, Store};
+//! # async fn commit(output: ConnectorOutput) -> Result<(), CommitError> {
+//! let store = Store::open("sqlite:parallax.db").await?;
+//! let plan = store.plan_sync(&output).await?;
+//! let result = store.commit_sync(&output).await?;
+//! assert_eq!(plan, result);
+//! println!("{} entities created", result.stats.entities_created);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Deletes
+//!
+//! Every stored record carries *claims*: the (step, scope) pairs that emitted it. A claim falls
+//! only in a sync in which its step looked everywhere
+//! ([`SyncReport::has_looked_everywhere`](parallax_core::SyncReport::has_looked_everywhere)) and
+//! did not emit the record. A record is deleted when its last claim falls; until then it is kept.
+//! A relationship is stored whether or not its ends exist, and shown while both do.
+//!
+//! # Reading
+//!
+//! Tables are private. Views are the interface: `parallax_entity`, `parallax_relationship`,
+//! `parallax_source`, `parallax_sync`, `parallax_change`. [`Store::query`] reads them; so does any
+//! program that reads SQLite, while syncs are committed.
+
+mod claims;
+mod delta;
+mod emissions;
+mod error;
+mod json;
+mod result;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+mod store;
+
+pub use error::{CommitError, StoreError};
+pub use result::{Action, Cell, Change, CommitResult, Outcome, Rows, TypeCounts};
+pub use store::Store;

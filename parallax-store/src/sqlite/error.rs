@@ -1,0 +1,46 @@
+use std::path::Path;
+
+use rusqlite::ErrorCode;
+
+use crate::error::StoreError;
+
+/// Tells what an error of the engine means for the user of a store that is open.
+pub(crate) fn store_error(error: rusqlite::Error) -> StoreError {
+    let details = error.to_string();
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            StoreError::Corrupt { details }
+        }
+        Some(ErrorCode::DiskFull) => StoreError::Full { details },
+        _ => StoreError::Engine { details },
+    }
+}
+
+/// Tells what an error of the engine means for someone who opens the file at `path`.
+pub(crate) fn open_error(path: &Path, error: rusqlite::Error) -> StoreError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => StoreError::NotAStore {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        },
+        Some(ErrorCode::PermissionDenied | ErrorCode::ReadOnly | ErrorCode::CannotOpen) => {
+            StoreError::Permission {
+                path: path.to_owned(),
+                source: std::io::Error::other(error.to_string()).into(),
+            }
+        }
+        _ => store_error(error),
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        store_error(error)
+    }
+}
+
+impl From<rusqlite::Error> for crate::error::CommitError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Store(store_error(error))
+    }
+}

@@ -1,0 +1,98 @@
+use parallax_core::ConnectorOutput;
+
+use crate::error::{CommitError, StoreError};
+use crate::result::{CommitResult, Rows};
+use crate::sqlite::Sqlite;
+
+/// A store: where syncs are committed and read.
+///
+/// A handle; any number of tasks may share it by reference. One process at a time writes to a
+/// store; others may read. Dropping the handle ends the engine's thread and releases the lock.
+#[derive(Debug)]
+pub struct Store {
+    engine: Sqlite,
+}
+
+impl Store {
+    /// Opens a store for writing, and creates it if there is none.
+    ///
+    /// `sqlite:PATH` is a file, relative to the current directory; `sqlite::memory:` lives as long
+    /// as the handle.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] says why not. A file that is not a store, or one of a newer version, is left
+    /// as it is.
+    pub async fn open(url: &str) -> Result<Self, StoreError> {
+        Ok(Self {
+            engine: Sqlite::open(url).await?,
+        })
+    }
+
+    /// Opens a store that exists, for reading; another process may be writing to it.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open), and [`StoreError::NotFound`].
+    pub async fn open_read_only(url: &str) -> Result<Self, StoreError> {
+        Ok(Self {
+            engine: Sqlite::open_read_only(url).await?,
+        })
+    }
+
+    /// Returns the store's URL with the absolute path.
+    pub fn url(&self) -> &str {
+        self.engine.url()
+    }
+
+    /// Commits what a run emitted: compares it with what the same source committed before, and
+    /// writes the difference in one transaction.
+    ///
+    /// Idempotent: committing the same output again changes nothing and returns the first result's
+    /// counts, with [`CommitResult::replayed`]. If no step returned `Ok`, the sync is recorded and
+    /// no data is written: [`Outcome::Failed`](crate::Outcome::Failed).
+    ///
+    /// # Errors
+    ///
+    /// [`CommitError`] says why nothing was changed.
+    ///
+    /// # Cancel safety
+    ///
+    /// A commit that has begun goes on when the future is dropped. Commit the same output again to
+    /// learn what became of it.
+    pub async fn commit_sync(&self, output: &ConnectorOutput) -> Result<CommitResult, CommitError> {
+        self.engine.commit(output.clone()).await
+    }
+
+    /// Commits as [`commit_sync`](Self::commit_sync) does, blocking the thread: for tools and
+    /// tests without a runtime.
+    ///
+    /// # Errors
+    ///
+    /// As [`commit_sync`](Self::commit_sync).
+    pub fn commit_sync_exclusive(
+        &mut self,
+        output: &ConnectorOutput,
+    ) -> Result<CommitResult, CommitError> {
+        self.engine.commit_blocking(output.clone())
+    }
+
+    /// Returns what [`commit_sync`](Self::commit_sync) would do now, by the same code, and writes
+    /// nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`commit_sync`](Self::commit_sync).
+    pub async fn plan_sync(&self, output: &ConnectorOutput) -> Result<CommitResult, CommitError> {
+        self.engine.plan(output.clone()).await
+    }
+
+    /// Runs one SQL statement that reads.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Query`] if it is not one statement, not valid, or does more than read.
+    pub async fn query(&self, sql: &str) -> Result<Rows, StoreError> {
+        self.engine.query(sql.to_owned()).await
+    }
+}
