@@ -1,0 +1,119 @@
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use parallax_connect::{ConnectorError, ResultExt};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+
+/// The directory that a machine's files are below.
+#[derive(Clone, Debug)]
+pub(crate) struct Root(PathBuf);
+
+impl Root {
+    pub(crate) fn open(path: PathBuf) -> Result<Self, ConnectorError> {
+        let root = Self(path);
+        root.explain("", root.open_root())?;
+        Ok(root)
+    }
+
+    /// Tells whether this is the root directory of the machine that reads.
+    pub(crate) fn is_own(&self) -> bool {
+        self.0 == Path::new("/")
+    }
+
+    /// Returns the path of a file that is named relative to the root.
+    pub(crate) fn path(&self, file: &str) -> PathBuf {
+        self.0.join(file)
+    }
+
+    /// Reads a file.
+    pub(crate) fn read(&self, file: &str) -> Result<Vec<u8>, ConnectorError> {
+        self.explain(file, self.try_read(file))
+    }
+
+    /// Reads a file, or returns `None` if there is none.
+    pub(crate) fn read_if_there(&self, file: &str) -> Result<Option<Vec<u8>>, ConnectorError> {
+        self.explain(file, unless_absent(self.try_read(file)))
+    }
+
+    /// Tells whether there is such a directory.
+    pub(crate) fn has_directory(&self, directory: &str) -> Result<bool, ConnectorError> {
+        let opened = self.open_below(directory, OFlags::PATH | OFlags::DIRECTORY);
+        Ok(self.explain(directory, unless_absent(opened))?.is_some())
+    }
+
+    fn try_read(&self, file: &str) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.open_below(file, OFlags::RDONLY)?
+            .read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn open_below(&self, path: &str, flags: OFlags) -> io::Result<File> {
+        let root = self.open_root()?;
+        let flags = flags | OFlags::CLOEXEC;
+        let file = if self.is_own() {
+            openat(&root, path, flags, Mode::empty())?
+        } else {
+            // A disk's `/var/lib/dbus/machine-id` is often a link to `/etc/machine-id`: followed
+            // in the usual way, it would name the machine that reads.
+            openat2(&root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT)?
+        };
+        Ok(file.into())
+    }
+
+    fn open_root(&self) -> io::Result<File> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(openat(CWD, &self.0, flags, Mode::empty())?.into())
+    }
+
+    /// Says which file it was that could not be read.
+    fn explain<T>(&self, file: &str, result: io::Result<T>) -> Result<T, ConnectorError> {
+        result.or_else(|error| {
+            let what = format!("read {}", self.path(file).display());
+            match error.kind() {
+                ErrorKind::PermissionDenied => Err(error).unauthorized(what),
+                _ => Err(error).fatal(what),
+            }
+        })
+    }
+}
+
+fn unless_absent<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
+        result => result.map(Some),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Host;
+    use crate::testing::Machine;
+
+    #[test]
+    fn links_of_another_root_stay_in_it() {
+        let machine = Machine::new()
+            .file("etc/id", "theirs")
+            .link("absolute", "/etc/id")
+            .link("upwards", "../../../../../../../../etc/id")
+            .link("lost", "/etc/passwd");
+        let root = machine.root();
+        assert_eq!(root.read("absolute").unwrap(), b"theirs");
+        assert_eq!(root.read("upwards").unwrap(), b"theirs");
+        assert_eq!(root.read_if_there("lost").unwrap(), None);
+    }
+
+    #[test]
+    fn error_names_the_file_and_the_reason() {
+        let machine = Machine::new().file("etc/passwd/is-a-directory", "");
+        let error = machine.root().read("etc/passwd").unwrap_err();
+        assert_eq!(
+            machine.relative(&error.to_string()),
+            "read /etc/passwd: Is a directory (os error 21)"
+        );
+        assert!(Host::at(machine.root().path("etc/passwd/is-a-directory")).is_err());
+    }
+}
