@@ -1,0 +1,174 @@
+use std::time::Duration;
+
+use parallax_connect::SyncReport;
+use parallax_core::SyncStats;
+use parallax_store::{Change, CommitResult, Outcome, TypeCounts};
+
+use crate::args::SyncArgs;
+use crate::error::Failure;
+use crate::exit::Exit;
+
+/// What a sync came to, as far as it got.
+#[derive(Debug, Default)]
+pub(crate) struct Conclusion {
+    pub(crate) connector_id: Option<String>,
+    pub(crate) account_id: Option<String>,
+    pub(crate) sync_id: Option<String>,
+    pub(crate) dry_run: bool,
+    /// What the steps did, if they ran.
+    pub(crate) report: Option<SyncReport>,
+    /// What was committed or, in a dry run, would be.
+    pub(crate) committed: Option<Committed>,
+    pub(crate) undelivered_events: u64,
+    pub(crate) duration: Duration,
+    /// The store's URL.
+    pub(crate) store: Option<String>,
+    /// Whether there is such a store: a dry run does without.
+    pub(crate) store_exists: bool,
+    pub(crate) failure: Option<Failure>,
+}
+
+/// What a commit did, or would do: [`CommitResult`], but so that tests can make one.
+#[derive(Debug)]
+pub(crate) struct Committed {
+    pub(crate) stats: SyncStats,
+    pub(crate) outcome: Outcome,
+    pub(crate) replayed: bool,
+    pub(crate) held_changeset: Option<u64>,
+    pub(crate) types: Vec<TypeCounts>,
+    pub(crate) changes: Vec<Change>,
+}
+
+impl Conclusion {
+    /// Begins a sync.
+    pub(crate) fn new(args: &SyncArgs) -> Self {
+        Self {
+            account_id: args.account.clone(),
+            sync_id: args.sync_id.clone(),
+            dry_run: args.dry_run,
+            store: Some(args.store.url.clone()),
+            ..Self::default()
+        }
+    }
+
+    /// Concludes a sync that did not even begin.
+    pub(crate) fn of_failure(failure: Failure) -> Self {
+        Self {
+            failure: Some(failure),
+            ..Self::default()
+        }
+    }
+
+    /// Returns the outcome's name.
+    pub(crate) fn outcome(&self) -> &'static str {
+        match &self.committed {
+            Some(_) if self.dry_run => "planned",
+            Some(committed) => committed.outcome.as_str(),
+            None => Outcome::Failed.as_str(),
+        }
+    }
+
+    /// Returns how the process ends. A dry run ends as the sync would.
+    pub(crate) fn exit(&self) -> Exit {
+        if let Some(failure) = &self.failure {
+            return failure.exit();
+        }
+        match &self.committed {
+            Some(Committed {
+                outcome: Outcome::Partial,
+                ..
+            }) => Exit::Partial,
+            Some(Committed {
+                held_changeset: Some(_),
+                ..
+            }) => Exit::Held,
+            Some(Committed {
+                outcome: Outcome::Committed,
+                ..
+            }) => Exit::Ok,
+            Some(Committed {
+                outcome: Outcome::Failed,
+                ..
+            })
+            | None => Exit::Failed,
+        }
+    }
+}
+
+impl From<CommitResult> for Committed {
+    fn from(result: CommitResult) -> Self {
+        Self {
+            stats: result.stats,
+            outcome: result.outcome,
+            replayed: result.replayed,
+            held_changeset: result.held_changeset,
+            types: result.types,
+            changes: result.changes,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use parallax_connect::SyncReport;
+    use parallax_store::StoreError;
+
+    use super::*;
+    use crate::testing::{first, later, partial};
+
+    #[test]
+    fn exit_code_tells_the_worst() {
+        let held = |mut conclusion: Conclusion| {
+            if let Some(committed) = &mut conclusion.committed {
+                committed.held_changeset = Some(1);
+            }
+            conclusion
+        };
+        let with = |conclusion, failure| Conclusion {
+            failure: Some(failure),
+            ..conclusion
+        };
+        let dry = |conclusion| Conclusion {
+            dry_run: true,
+            ..conclusion
+        };
+        let full = || {
+            Failure::Store(StoreError::Full {
+                details: String::new(),
+            })
+        };
+        let table = [
+            ("committed", first()),
+            ("held", held(later())),
+            ("partial", partial()),
+            ("partial and held", held(partial())),
+            ("partial plan", dry(partial())),
+            ("store full", with(partial(), full())),
+            (
+                "no step",
+                with(partial(), Failure::of_run(&SyncReport::default())),
+            ),
+            ("did not begin", Conclusion::default()),
+        ];
+        let table: Vec<String> = table
+            .iter()
+            .map(|(name, conclusion)| {
+                format!(
+                    "{name}: {} {}",
+                    conclusion.outcome(),
+                    conclusion.exit().code()
+                )
+            })
+            .collect();
+        insta::assert_snapshot!(table.join("\n"), @"
+        committed: committed 0
+        held: committed 6
+        partial: partial 3
+        partial and held: partial 3
+        partial plan: planned 3
+        store full: partial 5
+        no step: partial 1
+        did not begin: failed 1
+        ");
+    }
+}

@@ -1,0 +1,394 @@
+use std::borrow::Cow;
+use std::io;
+
+use parallax_connect::{ConnectorError, ErrorKind, RunError, StepStatus, SyncReport};
+use parallax_store::{CommitError, StoreError};
+
+use crate::exit::Exit;
+use crate::signals::Signal;
+
+/// Why a command ended without doing what it was asked: the one place where errors become words,
+/// codes and exit codes.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The command line is wrong.
+    #[error("{message}")]
+    Usage { message: String, help: String },
+    /// The program registers connectors that it cannot have.
+    #[error(transparent)]
+    Misuse(#[from] Misuse),
+    /// No connector has this kind.
+    #[error("there is no connector {kind:?}")]
+    UnknownConnector {
+        kind: String,
+        /// The kinds there are, the nearest first.
+        known: Vec<String>,
+    },
+    /// The connector's factory failed.
+    #[error("connector {kind} cannot be opened: {error}")]
+    Open { kind: String, error: ConnectorError },
+    /// Neither the command line nor the connector names an account.
+    #[error("connector {kind} cannot tell which account it reads: {error}")]
+    NoAccount { kind: String, error: ConnectorError },
+    /// The run did not begin.
+    #[error(transparent)]
+    Run(RunError),
+    /// A signal cancelled the run.
+    #[error("cancelled by {0}")]
+    Cancelled(Signal),
+    /// No step returned `Ok`.
+    #[error("no step completed")]
+    NoStepCompleted {
+        /// What the failed steps have in common, if trying again or other credentials may help.
+        cause: Option<Unreachable>,
+    },
+    /// The commit was refused.
+    #[error(transparent)]
+    Commit(CommitError),
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The standard output takes nothing.
+    #[error("cannot write to the standard output: {0}")]
+    Output(io::Error),
+    /// The process lacks something that every program needs.
+    #[error("cannot start: {0}")]
+    Start(io::Error),
+    /// A defect of this program.
+    #[error("a defect of this program ended it: {message}")]
+    Defect { message: String },
+}
+
+/// How a program misuses [`App::register`](crate::App::register).
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum Misuse {
+    /// It registers two connectors by one kind.
+    #[error("two connectors are registered as {kind}")]
+    DuplicateKind { kind: String },
+    /// It registers a connector by a kind that cannot be typed.
+    #[error("connector kind {kind:?} is not of the form [a-z0-9_.-]{{1,64}}")]
+    InvalidKind { kind: String },
+}
+
+/// Why a system gave nothing, if not for a defect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unreachable {
+    /// It refuses the credentials.
+    Unauthorized,
+    /// It cannot be reached, or asks for a pause.
+    Unavailable,
+}
+
+impl Failure {
+    /// Says why a run came to nothing: no step returned `Ok`.
+    pub(crate) fn of_run(report: &SyncReport) -> Self {
+        let failed = report
+            .steps()
+            .iter()
+            .filter(|step| step.status == StepStatus::Failed);
+        let mut cause = None;
+        for error in failed.filter_map(|step| step.error.as_ref()) {
+            match (unreachable(error), cause) {
+                (None, _) => return Self::NoStepCompleted { cause: None },
+                // Credentials are what a person can see to.
+                (Some(_), Some(Unreachable::Unauthorized)) => {}
+                (found, _) => cause = found,
+            }
+        }
+        Self::NoStepCompleted { cause }
+    }
+
+    /// Returns a stable name for this kind of failure, in `snake_case`.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Usage { .. } => "usage",
+            Self::Misuse(Misuse::DuplicateKind { .. }) => "duplicate_connector",
+            Self::Misuse(Misuse::InvalidKind { .. }) => "invalid_connector",
+            Self::UnknownConnector { .. } => "unknown_connector",
+            Self::Open { .. } => "connector_not_opened",
+            Self::NoAccount { .. } => "no_account",
+            Self::Run(RunError::Graph(_)) => "invalid_graph",
+            Self::Run(RunError::InvalidName { .. }) => "invalid_name",
+            Self::Run(RunError::Panicked { .. }) => "connector_panicked",
+            Self::Run(RunError::Cancelled { .. }) | Self::Cancelled(_) => "cancelled",
+            Self::Run(_) => "run_failed",
+            Self::NoStepCompleted { cause: None } => "no_step_completed",
+            Self::NoStepCompleted {
+                cause: Some(Unreachable::Unauthorized),
+            } => "unauthorized",
+            Self::NoStepCompleted {
+                cause: Some(Unreachable::Unavailable),
+            } => "unreachable",
+            Self::Commit(error) => error.code(),
+            Self::Store(error) => error.code(),
+            Self::Output(_) => "output_failed",
+            Self::Start(_) => "cannot_start",
+            Self::Defect { .. } => "defect",
+        }
+    }
+
+    /// Returns what to do next.
+    pub(crate) fn help(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Self::Usage { help, .. } => return help.clone().into(),
+            Self::Misuse(_) => "this is a defect of the program: please tell its author",
+            Self::UnknownConnector { known, .. } if known.is_empty() => {
+                "this program has no connectors: it must register some"
+            }
+            Self::UnknownConnector { known, .. } => match known.as_slice() {
+                [only] => return format!("there is one: {only}").into(),
+                known => return format!("there are: {}", known.join(", ")).into(),
+            },
+            Self::Open { error, .. } => help_with(error),
+            Self::NoAccount { kind, .. } => {
+                return format!("name the account: parallax sync {kind} --account NAME").into();
+            }
+            Self::Run(RunError::InvalidName {
+                what: "account", ..
+            }) => "name another account with --account",
+            Self::Run(RunError::InvalidName {
+                what: "sync id", ..
+            }) => "give another --sync-id, or none: each sync then gets an id of its own",
+            Self::Run(RunError::Cancelled { .. }) | Self::Cancelled(_) => {
+                "nothing was committed: run the sync again"
+            }
+            Self::Run(_) => "this is a defect of the connector: please tell its author",
+            Self::NoStepCompleted { cause } => match cause {
+                None => "nothing was committed: see why the steps failed, and sync again",
+                Some(Unreachable::Unauthorized) => {
+                    "nothing was committed: check the connector's credentials and what they allow"
+                }
+                Some(Unreachable::Unavailable) => {
+                    "nothing was committed: check that the system can be reached, or sync again \
+                     later"
+                }
+            },
+            Self::Commit(error) => error.help(),
+            Self::Store(error) => error.help(),
+            Self::Output(_) => "what was asked for has been done, but not shown",
+            Self::Start(_) => "see to the limits of processes, threads and memory",
+            Self::Defect { .. } => "please report it, with the line that was logged above",
+        })
+    }
+
+    /// Returns how the process ends for it.
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            Self::Usage { .. } | Self::Misuse(_) | Self::UnknownConnector { .. } => Exit::Usage,
+            // It must not be taken for "nothing was committed".
+            Self::Output(_) => Exit::Usage,
+            Self::Open { error, .. } | Self::NoAccount { error, .. } => match unreachable(error) {
+                Some(_) => Exit::Unreachable,
+                None => Exit::Usage,
+            },
+            Self::Run(RunError::Graph(_) | RunError::InvalidName { .. }) => Exit::Usage,
+            Self::Cancelled(Signal::Interrupt) => Exit::Interrupted,
+            Self::Cancelled(Signal::Terminate) => Exit::Terminated,
+            Self::NoStepCompleted { cause: Some(_) } => Exit::Unreachable,
+            // These are slips of the command line, and no store has been touched.
+            Self::Store(StoreError::Query(_) | StoreError::InvalidUrl { .. }) => Exit::Usage,
+            Self::Store(_) | Self::Commit(CommitError::Store(_)) => Exit::Store,
+            Self::Run(_)
+            | Self::NoStepCompleted { cause: None }
+            | Self::Commit(_)
+            | Self::Start(_)
+            | Self::Defect { .. } => Exit::Failed,
+        }
+    }
+}
+
+impl From<CommitError> for Failure {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Store(error) => Self::Store(error),
+            error => Self::Commit(error),
+        }
+    }
+}
+
+impl From<clap::Error> for Failure {
+    /// Keeps the parts of clap's text: `error: …`, then maybe `tip: …`, then the usage.
+    fn from(error: clap::Error) -> Self {
+        let text = error.render().to_string();
+        let mut paragraphs = text.split("\n\n");
+        let words = |paragraph: &str| paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
+        let message = words(paragraphs.next().unwrap_or_default());
+        let tip = paragraphs
+            .map(words)
+            .find_map(|text| Some(text.strip_prefix("tip: ")?.to_owned()));
+        Self::Usage {
+            message: message
+                .strip_prefix("error: ")
+                .unwrap_or(&message)
+                .to_owned(),
+            help: tip.unwrap_or_else(|| "--help lists what there is".to_owned()),
+        }
+    }
+}
+
+fn unreachable(error: &ConnectorError) -> Option<Unreachable> {
+    match error.kind() {
+        ErrorKind::Unauthorized => Some(Unreachable::Unauthorized),
+        ErrorKind::Retryable | ErrorKind::RateLimited => Some(Unreachable::Unavailable),
+        _ => None,
+    }
+}
+
+fn help_with(error: &ConnectorError) -> &'static str {
+    match unreachable(error) {
+        Some(Unreachable::Unauthorized) => "check the connector's credentials and what they allow",
+        Some(Unreachable::Unavailable) => {
+            "check that the system can be reached, or try again later"
+        }
+        None => "see to the cause and try again: nothing was read, and nothing was committed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    use parallax_connect::{GraphError, StepReport};
+
+    use super::*;
+    use crate::args::CommandLine;
+
+    fn failed(errors: &[ConnectorError]) -> Failure {
+        let step = |error: &ConnectorError| {
+            let mut step = StepReport::new("a", "A");
+            step.status = StepStatus::Failed;
+            step.error = Some(error.clone());
+            step
+        };
+        Failure::of_run(&SyncReport::new(errors.iter().map(step).collect()))
+    }
+
+    fn slow_down() -> ConnectorError {
+        ConnectorError::RateLimited {
+            service: "iam".to_owned(),
+            retry_after: Duration::from_secs(30),
+        }
+    }
+
+    #[test]
+    fn every_failure_has_a_code_an_exit_code_and_help() {
+        let kind = || "host".to_owned();
+        let path = || PathBuf::from("/srv/parallax.db");
+        let failures = [
+            CommandLine::parse(["parallax", "sync", "--dry"].map(Into::into), &[], None)
+                .unwrap_err()
+                .into(),
+            CommandLine::parse(["parallax", "sync"].map(Into::into), &[], None)
+                .unwrap_err()
+                .into(),
+            Misuse::DuplicateKind { kind: kind() }.into(),
+            Misuse::InvalidKind {
+                kind: "a b".to_owned(),
+            }
+            .into(),
+            Failure::UnknownConnector {
+                kind: kind(),
+                known: vec![],
+            },
+            Failure::UnknownConnector {
+                kind: "hots".to_owned(),
+                known: vec![kind(), "okta".to_owned()],
+            },
+            Failure::Open {
+                kind: kind(),
+                error: ConnectorError::fatal("no /proc"),
+            },
+            Failure::Open {
+                kind: kind(),
+                error: ConnectorError::unauthorized("token expired"),
+            },
+            Failure::NoAccount {
+                kind: kind(),
+                error: ConnectorError::fatal("no machine id"),
+            },
+            Failure::Run(GraphError::Empty.into()),
+            Failure::Cancelled(Signal::Interrupt),
+            Failure::Cancelled(Signal::Terminate),
+            failed(&[ConnectorError::fatal("x")]),
+            failed(&[ConnectorError::fatal("x"), slow_down()]),
+            failed(&[slow_down(), ConnectorError::retryable("reset")]),
+            failed(&[ConnectorError::unauthorized("403"), slow_down()]),
+            failed(&[slow_down(), ConnectorError::unauthorized("403")]),
+            CommitError::Superseded {
+                connector_id: kind(),
+                account_id: "a".to_owned(),
+            }
+            .into(),
+            CommitError::Store(StoreError::Full {
+                details: "13".to_owned(),
+            })
+            .into(),
+            StoreError::Locked {
+                path: path(),
+                pid: "7".to_owned(),
+            }
+            .into(),
+            StoreError::Query("near \"SELEC\": syntax error".to_owned()).into(),
+            Failure::Output(io::Error::from(io::ErrorKind::StorageFull)),
+            Failure::Defect {
+                message: "oh".to_owned(),
+            },
+        ];
+        let table: Vec<String> = failures
+            .iter()
+            .map(|failure| {
+                let (code, exit) = (failure.code(), failure.exit().code());
+                format!("{exit:>3} {code}: {failure}\n      {}", failure.help())
+            })
+            .collect();
+        insta::assert_snapshot!(table.join("\n"), @r#"
+          2 usage: unexpected argument '--dry' found
+              a similar argument exists: '--dry-run'
+          2 usage: the following required arguments were not provided: <CONNECTOR>
+              --help lists what there is
+          2 duplicate_connector: two connectors are registered as host
+              this is a defect of the program: please tell its author
+          2 invalid_connector: connector kind "a b" is not of the form [a-z0-9_.-]{1,64}
+              this is a defect of the program: please tell its author
+          2 unknown_connector: there is no connector "host"
+              this program has no connectors: it must register some
+          2 unknown_connector: there is no connector "hots"
+              there are: host, okta
+          2 connector_not_opened: connector host cannot be opened: no /proc
+              see to the cause and try again: nothing was read, and nothing was committed
+          4 connector_not_opened: connector host cannot be opened: token expired
+              check the connector's credentials and what they allow
+          2 no_account: connector host cannot tell which account it reads: no machine id
+              name the account: parallax sync host --account NAME
+          2 invalid_graph: the connector has no steps
+              this is a defect of the connector: please tell its author
+        130 cancelled: cancelled by SIGINT
+              nothing was committed: run the sync again
+        143 cancelled: cancelled by SIGTERM
+              nothing was committed: run the sync again
+          1 no_step_completed: no step completed
+              nothing was committed: see why the steps failed, and sync again
+          1 no_step_completed: no step completed
+              nothing was committed: see why the steps failed, and sync again
+          4 unreachable: no step completed
+              nothing was committed: check that the system can be reached, or sync again later
+          4 unauthorized: no step completed
+              nothing was committed: check the connector's credentials and what they allow
+          4 unauthorized: no step completed
+              nothing was committed: check the connector's credentials and what they allow
+          1 superseded: a run of host in account "a" that started later has been committed
+              nothing: what the later run saw is newer
+          5 store_full: no space left for the store: 13
+              free some space and sync again: nothing was lost
+          5 store_locked: the store at /srv/parallax.db is in use by process 7
+              a store has one writer at a time: wait for that process or stop it; reading is possible meanwhile
+          2 query_failed: the query cannot be run: near "SELEC": syntax error
+              one SELECT over parallax_entity, parallax_relationship, parallax_source, parallax_sync or parallax_change
+          2 output_failed: cannot write to the standard output: no storage space
+              what was asked for has been done, but not shown
+          1 defect: a defect of this program ended it: oh
+              please report it, with the line that was logged above
+        "#);
+    }
+}

@@ -1,0 +1,39 @@
+/// How a command ended, as its caller sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// All is well.
+    Ok,
+    /// The sync failed; nothing was committed.
+    Failed,
+    /// The command line, the configuration or the connector's graph is wrong.
+    Usage,
+    /// Committed, but some steps did not complete.
+    Partial,
+    /// The system cannot be reached, or refuses the credentials; nothing was committed.
+    Unreachable,
+    /// The store cannot be used.
+    Store,
+    /// Committed, but deletes were held.
+    Held,
+    /// Cancelled by SIGINT; nothing was committed.
+    Interrupted,
+    /// Cancelled by SIGTERM; nothing was committed.
+    Terminated,
+}
+
+impl Exit {
+    /// Returns the process's exit code.
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Partial => 3,
+            Self::Unreachable => 4,
+            Self::Store => 5,
+            Self::Held => 6,
+            Self::Interrupted => 130,
+            Self::Terminated => 143,
+        }
+    }
+}

@@ -1,0 +1,332 @@
+use std::borrow::Cow;
+
+use parallax_connect::StepReport;
+use parallax_core::{Counts, SyncStats, escape};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use crate::conclusion::Conclusion;
+use crate::error::Failure;
+use crate::text::millis;
+
+/// The version of the object that `parallax sync --json` prints. Fields may be added to a version,
+/// never changed or removed.
+const SCHEMA: u32 = 1;
+
+/// Returns the JSON object of a sync, in one line.
+pub(crate) fn render(conclusion: &Conclusion) -> String {
+    let committed = conclusion.committed.as_ref();
+    let report = conclusion.report.as_ref();
+    line(&SyncObject {
+        schema: SCHEMA,
+        connector_id: conclusion.connector_id.as_deref(),
+        account_id: conclusion.account_id.as_deref(),
+        sync_id: conclusion.sync_id.as_deref(),
+        outcome: conclusion.outcome(),
+        replayed: committed.is_some_and(|committed| committed.replayed),
+        stats: Stats(
+            committed
+                .map(|committed| committed.stats)
+                .unwrap_or_default(),
+        ),
+        held_changeset: committed.and_then(|committed| committed.held_changeset),
+        steps: report
+            .into_iter()
+            .flat_map(|report| report.steps())
+            .map(StepObject::new)
+            .collect(),
+        undelivered_events: conclusion.undelivered_events,
+        duration_ms: millis(conclusion.duration),
+        store: conclusion.store.as_deref(),
+        error: conclusion.failure.as_ref().map(ErrorObject::new),
+        types: committed
+            .into_iter()
+            .flat_map(|committed| &committed.types)
+            .map(|counted| TypeObject::new(counted.kind.as_str(), &counted.name, &counted.counts))
+            .collect(),
+        changes: committed
+            .into_iter()
+            .flat_map(|committed| &committed.changes)
+            .map(|change| ChangeObject {
+                action: change.action.as_str(),
+                entity_type: &change.entity_type,
+                key: &change.key,
+                display_name: &change.display_name,
+            })
+            .collect(),
+    })
+}
+
+/// Returns a value as one line of JSON that cannot steer a terminal.
+pub(crate) fn line(value: &impl Serialize) -> String {
+    let Ok(json) = serde_json::to_string(value) else {
+        // Only a map with keys that are no strings cannot be written, and none here has such.
+        return "null\n".to_owned();
+    };
+    let mut text = match escape(&json) {
+        Cow::Borrowed(_) => json,
+        // JSON lets DEL, C1 and bidirectional controls stand as they are. They can stand inside of
+        // strings only, where JSON's own escapes mean the same.
+        Cow::Owned(_) => json.chars().map(escape_char).collect(),
+    };
+    text.push('\n');
+    text
+}
+
+fn escape_char(c: char) -> Cow<'static, str> {
+    let text = c.to_string();
+    match escape(&text) {
+        Cow::Borrowed(_) => Cow::Owned(text),
+        Cow::Owned(_) => format!("\\u{:04x}", u32::from(c)).into(),
+    }
+}
+
+#[derive(serde::Serialize)]
+struct SyncObject<'a> {
+    schema: u32,
+    connector_id: Option<&'a str>,
+    account_id: Option<&'a str>,
+    sync_id: Option<&'a str>,
+    outcome: &'static str,
+    replayed: bool,
+    stats: Stats,
+    held_changeset: Option<u64>,
+    steps: Vec<StepObject<'a>>,
+    undelivered_events: u64,
+    duration_ms: u64,
+    store: Option<&'a str>,
+    error: Option<ErrorObject>,
+    types: Vec<TypeObject<'a>>,
+    changes: Vec<ChangeObject<'a>>,
+}
+
+/// Every field of the stats by its name, in their order.
+struct Stats(SyncStats);
+
+impl Serialize for Stats {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(SyncStats::FIELDS.len()))?;
+        for (field, value) in SyncStats::FIELDS.iter().zip(self.0.values()) {
+            map.serialize_entry(field, &value)?;
+        }
+        map.end()
+    }
+}
+
+#[derive(serde::Serialize)]
+struct StepObject<'a> {
+    step_id: &'a str,
+    status: &'static str,
+    entities: u64,
+    relationships: u64,
+    duration_ms: u64,
+    error: Option<String>,
+}
+
+impl<'a> StepObject<'a> {
+    fn new(step: &'a StepReport) -> Self {
+        Self {
+            step_id: &step.step_id,
+            status: step.status.as_str(),
+            entities: step.entities,
+            relationships: step.relationships,
+            duration_ms: millis(step.duration),
+            error: step.reason(),
+        }
+    }
+}
+
+#[derive(serde::Serialize)]
+struct ErrorObject {
+    code: &'static str,
+    message: String,
+    help: String,
+}
+
+impl ErrorObject {
+    fn new(failure: &Failure) -> Self {
+        Self {
+            code: failure.code(),
+            message: failure.to_string(),
+            help: failure.help().into_owned(),
+        }
+    }
+}
+
+#[derive(serde::Serialize)]
+struct TypeObject<'a> {
+    kind: &'static str,
+    name: &'a str,
+    created: u64,
+    updated: u64,
+    unchanged: u64,
+    deleted: u64,
+    kept: u64,
+    held: u64,
+}
+
+impl<'a> TypeObject<'a> {
+    fn new(kind: &'static str, name: &'a str, counts: &Counts) -> Self {
+        let &Counts {
+            created,
+            updated,
+            unchanged,
+            deleted,
+            kept,
+            held,
+            ..
+        } = counts;
+        Self {
+            kind,
+            name,
+            created,
+            updated,
+            unchanged,
+            deleted,
+            kept,
+            held,
+        }
+    }
+}
+
+#[derive(serde::Serialize)]
+struct ChangeObject<'a> {
+    action: &'static str,
+    entity_type: &'a str,
+    key: &'a str,
+    display_name: &'a str,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Misuse;
+    use crate::testing::{later, partial};
+
+    fn pretty(conclusion: &Conclusion) -> String {
+        let text = render(conclusion);
+        assert_eq!(text.lines().count(), 1);
+        // Not through a `Value`, which would sort the fields.
+        text.replace("},{", "},\n  {")
+            .replace("[{", "[\n  {")
+            .replace(",\"", ",\n\"")
+    }
+
+    #[test]
+    fn object_has_every_field_in_order() {
+        let mut partial = partial();
+        partial.connector_id = Some("a\u{202e}b".to_owned());
+        insta::assert_snapshot!(pretty(&partial), @r#"
+        {"schema":1,
+        "connector_id":"a\u202eb",
+        "account_id":"acme",
+        "sync_id":"s-1",
+        "outcome":"partial",
+        "replayed":false,
+        "stats":{"entities_created":0,
+        "entities_updated":0,
+        "entities_unchanged":1198,
+        "entities_deleted":0,
+        "entities_kept":4,
+        "entities_held":0,
+        "entities_rejected":0,
+        "entities_duplicates":0,
+        "relationships_created":0,
+        "relationships_updated":0,
+        "relationships_unchanged":0,
+        "relationships_deleted":0,
+        "relationships_kept":1201,
+        "relationships_held":0,
+        "relationships_rejected":0,
+        "relationships_duplicates":0},
+        "held_changeset":null,
+        "steps":[
+          {"step_id":"users",
+        "status":"incomplete",
+        "entities":2,
+        "relationships":0,
+        "duration_ms":20,
+        "error":"page 3 is missing"},
+          {"step_id":"roles",
+        "status":"failed",
+        "entities":2,
+        "relationships":0,
+        "duration_ms":20,
+        "error":"list roles: connection reset"},
+          {"step_id":"role_users",
+        "status":"skipped",
+        "entities":2,
+        "relationships":0,
+        "duration_ms":20,
+        "error":"step roles did not complete"},
+          {"step_id":"badges",
+        "status":"completed",
+        "entities":2,
+        "relationships":0,
+        "duration_ms":20,
+        "error":null}],
+        "undelivered_events":0,
+        "duration_ms":1234,
+        "store":"sqlite:/srv/parallax.db",
+        "error":null,
+        "types":[
+          {"kind":"entity",
+        "name":"team_role",
+        "created":0,
+        "updated":0,
+        "unchanged":0,
+        "deleted":0,
+        "kept":2,
+        "held":0},
+          {"kind":"entity",
+        "name":"team_user",
+        "created":0,
+        "updated":0,
+        "unchanged":1198,
+        "deleted":0,
+        "kept":2,
+        "held":0},
+          {"kind":"relationship",
+        "name":"HAS",
+        "created":0,
+        "updated":0,
+        "unchanged":0,
+        "deleted":0,
+        "kept":1201,
+        "held":0}],
+        "changes":[]}
+        "#);
+    }
+
+    #[test]
+    fn changes_are_listed() {
+        let text = render(&later());
+        let (_, changes) = text.split_once("\"changes\":").unwrap();
+        insta::assert_snapshot!(changes.replace("},{", "},\n{"), @r#"
+        [{"action":"created","entity_type":"team_user","key":"new 1","display_name":"New 1"},
+        {"action":"created","entity_type":"team_user","key":"new 2","display_name":"New 2"},
+        {"action":"created","entity_type":"team_user","key":"new 3","display_name":"New 3"},
+        {"action":"created","entity_type":"team_user","key":"new 4","display_name":"New 4"},
+        {"action":"created","entity_type":"team_user","key":"new 5","display_name":"New 5"},
+        {"action":"created","entity_type":"team_user","key":"new 6","display_name":"New 6"},
+        {"action":"created","entity_type":"team_user","key":"new 7","display_name":"New 7"},
+        {"action":"created","entity_type":"team_user","key":"new 8","display_name":"New 8"},
+        {"action":"created","entity_type":"team_user","key":"new 9","display_name":"New 9"},
+        {"action":"created","entity_type":"team_user","key":"new 10","display_name":"New 10"},
+        {"action":"created","entity_type":"team_user","key":"new 11","display_name":"New 11"},
+        {"action":"created","entity_type":"team_user","key":"new 12","display_name":"New 12"},
+        {"action":"created","entity_type":"team_user","key":"new 13","display_name":"New 13"},
+        {"action":"updated","entity_type":"team_user","key":"ann\u001b[2j","display_name":"Ann\u001b[2J"},
+        {"action":"deleted","entity_type":"team_user","key":"bob","display_name":"Bob"}]}
+        "#);
+    }
+
+    #[test]
+    fn early_failure_is_an_object_too() {
+        let failure = Misuse::DuplicateKind {
+            kind: "host".to_owned(),
+        }
+        .into();
+        let text = render(&Conclusion::of_failure(failure));
+        insta::assert_snapshot!(text, @r#"{"schema":1,"connector_id":null,"account_id":null,"sync_id":null,"outcome":"failed","replayed":false,"stats":{"entities_created":0,"entities_updated":0,"entities_unchanged":0,"entities_deleted":0,"entities_kept":0,"entities_held":0,"entities_rejected":0,"entities_duplicates":0,"relationships_created":0,"relationships_updated":0,"relationships_unchanged":0,"relationships_deleted":0,"relationships_kept":0,"relationships_held":0,"relationships_rejected":0,"relationships_duplicates":0},"held_changeset":null,"steps":[],"undelivered_events":0,"duration_ms":0,"store":null,"error":{"code":"duplicate_connector","message":"two connectors are registered as host","help":"this is a defect of the program: please tell its author"},"types":[],"changes":[]}"#);
+    }
+}

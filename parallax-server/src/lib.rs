@@ -1,0 +1,81 @@
+//! The command line of Parallax, with whatever connectors it is given.
+//!
+//! The binary `parallax` is an [`App`] with the connectors of this workspace. With connectors of
+//! your own, the whole tool is a few lines:
+//!
+//! ```
+//! use parallax_connect::{Connector, ConnectorError, Step, StepContext, entity, step};
+//! use parallax_server::{App, Opened};
+//!
+//! struct Team;
+//!
+//! impl Connector for Team {
+//!     fn name(&self) -> &str {
+//!         "team"
+//!     }
+//!
+//!     fn steps(&self) -> Vec<Step<'_>> {
+//!         vec![step("users", "Collect users", |ctx| self.users(ctx))]
+//!     }
+//! }
+//!
+//! impl Team {
+//!     async fn users(&self, ctx: StepContext) -> Result<(), ConnectorError> {
+//!         ctx.emit(entity("team_user", "ann").class("User"))?;
+//!         Ok(())
+//!     }
+//! }
+//!
+//! let app = App::new().register("team", "People and what they do", || {
+//!     Ok(Opened::new(Team).default_account(Ok("acme")))
+//! });
+//! // A program ends with `app.main()`; a test runs one command line.
+//! let mut stdout = Vec::new();
+//! let line = ["parallax", "sync", "team", "--store", "sqlite::memory:"];
+//! assert_eq!(app.run(line, &mut stdout, &mut Vec::new()), 0);
+//! assert!(String::from_utf8(stdout).unwrap().starts_with("Committed team, account acme, sync "));
+//! ```
+//!
+//! # Output
+//!
+//! Data goes to the standard output, everything else to the standard error. With `--json`,
+//! `parallax sync` prints exactly one JSON object, also when it fails before the sync begins.
+//!
+//! # Exit codes
+//!
+//! | code | meaning |
+//! |------|---------|
+//! | 0 | done |
+//! | 1 | the sync failed, nothing was committed |
+//! | 2 | the command line, the configuration or the connector's graph is wrong |
+//! | 3 | committed, but some steps did not complete |
+//! | 4 | the system cannot be reached or refuses the credentials, nothing was committed |
+//! | 5 | the store cannot be used |
+//! | 6 | committed, but deletes were held |
+//! | 130, 143 | cancelled by SIGINT or SIGTERM, nothing was committed |
+//!
+//! When several apply, 5 goes before 4, 4 before 3, and 3 before 6. A dry run ends as the sync
+//! would.
+
+mod app;
+mod args;
+mod conclusion;
+mod connectors;
+mod console;
+mod error;
+mod exit;
+mod json;
+mod logs;
+mod outline;
+mod progress;
+mod query;
+mod signals;
+mod summary;
+mod sync;
+mod syncs;
+mod table;
+#[cfg(test)]
+mod testing;
+mod text;
+
+pub use app::{App, Opened};

@@ -1,0 +1,160 @@
+use std::env;
+use std::fmt::{self, Write as _};
+use std::io::{self, IsTerminal, Write};
+
+use indicatif::MultiProgress;
+use parallax_core::Escaped;
+use tracing::level_filters::LevelFilter;
+use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::filter::{EnvFilter, Filtered, filter_fn};
+use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::fmt::{FmtContext, FormattedFields, MakeWriter};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::registry::{LookupSpan, Registry};
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::text::{FAINT, GOOD, ODD, WRONG, panic_message};
+
+/// Logs to the standard error from now on, beside `bars`, and has panics logged too.
+///
+/// RUST_LOG says what is logged. Without it that is warnings, and more for each `-v`.
+pub(crate) fn install(verbose: u8, bars: &MultiProgress) {
+    let on_terminal = io::stderr().is_terminal();
+    let format = LineFormat {
+        with_time: !on_terminal,
+        with_colour: anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never,
+    };
+    let layer = tracing_subscriber::fmt::layer()
+        .with_ansi(false)
+        .event_format(format)
+        .with_writer(BesideBars(bars.clone()));
+    let wish = env::var("RUST_LOG").ok().filter(|wish| !wish.is_empty());
+    let filter = wish.as_deref().map(EnvFilter::try_new).transpose();
+    let (filter, problem) = match filter {
+        Ok(filter) => (filter, None),
+        Err(error) => (None, Some(error)),
+    };
+    let layer: Box<dyn Layer<Registry> + Send + Sync> = match filter {
+        Some(filter) => layer.with_filter(filter).boxed(),
+        None => by_verbosity(layer, verbose, on_terminal),
+    };
+    // An error means that there is a subscriber: the program's own, and so its choice.
+    tracing_subscriber::registry().with(layer).try_init().ok();
+    if let Some(error) = problem {
+        tracing::warn!(error = %Escaped(error), "RUST_LOG is not valid and does not count");
+    }
+    std::panic::set_hook(Box::new(|panic| {
+        let error = panic_message(panic.payload());
+        match panic.location() {
+            Some(location) => tracing::error!(%location, error, "Panicked"),
+            None => tracing::error!(error, "Panicked"),
+        }
+    }));
+}
+
+/// Writes whole lines to the standard error, without tearing the bars there.
+pub(crate) fn write_stderr(bars: &MultiProgress, text: &[u8]) {
+    // There is nowhere left to say that the standard error is broken.
+    bars.suspend(|| io::stderr().write_all(text)).ok();
+}
+
+fn by_verbosity<L: Layer<Registry> + Send + Sync>(
+    layer: L,
+    verbose: u8,
+    on_terminal: bool,
+) -> Box<dyn Layer<Registry> + Send + Sync> {
+    let level = match verbose {
+        0 => LevelFilter::WARN,
+        1 => LevelFilter::INFO,
+        2 => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
+    };
+    let is_shown = move |metadata: &Metadata<'_>| {
+        *metadata.level() <= level && !(verbose == 0 && on_terminal && is_in_summary(metadata))
+    };
+    let filtered: Filtered<L, _, Registry> =
+        layer.with_filter(filter_fn(is_shown).with_max_level_hint(level));
+    filtered.boxed()
+}
+
+/// Tells whether the summary says it as well: how each step ended, and that the run did. Of the
+/// runner's and the store's warnings, only single rejected records are nowhere else.
+fn is_in_summary(metadata: &Metadata<'_>) -> bool {
+    let target = metadata.target();
+    (target.starts_with("parallax_connect::") || target.starts_with("parallax_store::"))
+        && metadata.fields().field("record").is_none()
+}
+
+#[derive(Clone)]
+struct BesideBars(MultiProgress);
+
+impl<'a> MakeWriter<'a> for BesideBars {
+    type Writer = &'a Self;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        self
+    }
+}
+
+impl Write for &BesideBars {
+    /// Takes one event at a time: the subscriber writes each in one piece.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        write_stderr(&self.0, line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// One event, one line: time, level, message, fields.
+struct LineFormat {
+    with_time: bool,
+    with_colour: bool,
+}
+
+impl<S, N> FormatEvent<S, N> for LineFormat
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        ctx: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        if self.with_time {
+            SystemTime.format_time(&mut writer)?;
+            writer.write_char(' ')?;
+        }
+        let level = *event.metadata().level();
+        let style = match level {
+            _ if !self.with_colour => Default::default(),
+            Level::ERROR => WRONG,
+            Level::WARN => ODD,
+            Level::INFO => GOOD,
+            _ => FAINT,
+        };
+        write!(writer, "{style}{level:>5}{style:#} ")?;
+
+        let mut fields = String::new();
+        ctx.format_fields(Writer::new(&mut fields), event)?;
+        // Our own events name their sync and step; others are told by the spans they are in.
+        if event.metadata().fields().field("sync_id").is_none()
+            && let Some(scope) = ctx.event_scope()
+        {
+            for span in scope.from_root() {
+                if let Some(of_span) = span.extensions().get::<FormattedFields<N>>()
+                    && !of_span.is_empty()
+                {
+                    write!(fields, " {of_span}")?;
+                }
+            }
+        }
+        // The libraries around us log what they like.
+        writeln!(writer, "{}", Escaped(fields))
+    }
+}

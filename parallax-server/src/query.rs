@@ -1,0 +1,164 @@
+use parallax_store::{Cell, Rows, Store};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use crate::args::QueryArgs;
+use crate::console::Console;
+use crate::error::Failure;
+use crate::exit::Exit;
+use crate::json;
+use crate::table::Plain;
+
+/// `parallax query`: answers one SQL statement that reads.
+pub(crate) async fn run(args: &QueryArgs, console: &mut Console<'_>) -> Result<Exit, Failure> {
+    let store = Store::open_read_only(&args.store.url).await?;
+    let rows = store.query(&args.sql).await?;
+    let text = if args.json {
+        as_json(&rows)
+    } else {
+        as_table(&rows, console.width)
+    };
+    console.print(&text)?;
+    if rows.rows.is_empty() && !args.json {
+        console.complain("no rows\n");
+    }
+    Ok(Exit::Ok)
+}
+
+/// Returns rows as an array of objects, one in each line.
+pub(crate) fn as_json(rows: &Rows) -> String {
+    let columns = unique(&rows.columns);
+    let objects: Vec<String> = rows
+        .rows
+        .iter()
+        .map(|row| {
+            json::line(&Object {
+                columns: &columns,
+                row,
+            })
+            .trim_end()
+            .to_owned()
+        })
+        .collect();
+    match objects.as_slice() {
+        [] => "[]\n".to_owned(),
+        objects => format!("[\n{}\n]\n", objects.join(",\n")),
+    }
+}
+
+fn as_table(rows: &Rows, width: Option<u16>) -> String {
+    let mut table = Plain::new(rows.columns.iter().map(String::as_str));
+    for place in 0..rows.columns.len() {
+        let is_number = |row: &Vec<Cell>| {
+            matches!(
+                row.get(place),
+                Some(Cell::Integer(_) | Cell::Real(_) | Cell::Null)
+            )
+        };
+        if rows.rows.iter().all(is_number) {
+            table.align_right(place);
+        }
+    }
+    for row in &rows.rows {
+        let cells: Vec<String> = row.iter().map(text).collect();
+        table.row(cells.iter().map(String::as_str));
+    }
+    table.lines(width).join("\n") + "\n"
+}
+
+fn text(cell: &Cell) -> String {
+    match cell {
+        Cell::Null => String::new(),
+        Cell::Integer(n) => n.to_string(),
+        Cell::Real(n) => n.to_string(),
+        Cell::Text(text) => text.clone(),
+        Cell::Blob(bytes) => hex(bytes),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Returns the columns with names of their own: SQL may give one name to several.
+fn unique(columns: &[String]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::with_capacity(columns.len());
+    for column in columns {
+        let numbered = (1..).map(|n| format!("{column}:{n}"));
+        let name = std::iter::once(column.clone())
+            .chain(numbered)
+            .find(|name| !names.contains(name));
+        names.extend(name);
+    }
+    names
+}
+
+struct Object<'a> {
+    columns: &'a [String],
+    row: &'a [Cell],
+}
+
+impl Serialize for Object<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.columns.len()))?;
+        for (column, cell) in self.columns.iter().zip(self.row) {
+            match cell {
+                Cell::Null => map.serialize_entry(column, &())?,
+                Cell::Integer(n) => map.serialize_entry(column, n)?,
+                Cell::Real(n) => map.serialize_entry(column, n)?,
+                Cell::Text(text) => map.serialize_entry(column, text)?,
+                Cell::Blob(bytes) => map.serialize_entry(column, &hex(bytes))?,
+            }
+        }
+        map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows() -> Rows {
+        Rows {
+            columns: ["name", "n", "n"].map(str::to_owned).to_vec(),
+            rows: vec![
+                vec![
+                    Cell::Text("a\u{1b}[31m\u{202e}".to_owned()),
+                    Cell::Integer(-1),
+                    Cell::Null,
+                ],
+                vec![
+                    Cell::Blob(vec![0, 255]),
+                    Cell::Real(2.5),
+                    Cell::Real(f64::INFINITY),
+                ],
+            ],
+        }
+    }
+
+    #[test]
+    fn rows_are_shown_as_a_table() {
+        insta::assert_snapshot!(as_table(&rows(), None), @r"
+        name                   n    n
+        ─────────────────────────────
+        a\u{1b}[31m\u{202e}   -1
+        00ff                 2.5  inf
+        ");
+    }
+
+    #[test]
+    fn rows_are_objects_with_columns_in_order() {
+        insta::assert_snapshot!(as_json(&rows()), @r#"
+        [
+        {"name":"a\u001b[31m\u202e","n":-1,"n:1":null},
+        {"name":"00ff","n":2.5,"n:1":null}
+        ]
+        "#);
+        assert_eq!(
+            as_json(&Rows {
+                columns: vec!["a".to_owned()],
+                rows: vec![]
+            }),
+            "[]\n"
+        );
+    }
+}

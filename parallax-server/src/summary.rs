@@ -1,0 +1,500 @@
+use std::fmt::Write;
+
+use clap::builder::styling::Style;
+use indicatif::HumanCount;
+use parallax_connect::{StepReport, StepStatus};
+use parallax_core::{Counts, Escaped, RecordKind};
+use parallax_store::{Action, Outcome};
+
+use crate::conclusion::{Committed, Conclusion};
+use crate::table::Plain;
+use crate::text::{FAINT, GOOD, GOOD_TO_KNOW, ODD, WRONG, count, counts, paint, seconds};
+
+/// Of the changes of each kind, more than these are a number.
+const CHANGES_SHOWN: usize = 10;
+
+/// Returns what a sync came to, for people; nothing if it came to no result.
+pub(crate) fn render(conclusion: &Conclusion) -> String {
+    let Some(committed) = &conclusion.committed else {
+        return String::new();
+    };
+    let parts = [
+        headline(conclusion, committed),
+        table(committed),
+        changes(committed),
+        steps(conclusion, committed),
+        notes(conclusion, committed),
+        footer(conclusion),
+    ];
+    let parts: Vec<&str> = parts
+        .iter()
+        .map(|part| part.trim_end())
+        .filter(|part| !part.is_empty())
+        .collect();
+    parts.join("\n\n") + "\n"
+}
+
+fn headline(conclusion: &Conclusion, committed: &Committed) -> String {
+    let (style, what) = match committed.outcome {
+        _ if conclusion.dry_run => (GOOD_TO_KNOW, "Planned"),
+        Outcome::Committed if committed.replayed => (GOOD, "Committed before:"),
+        Outcome::Committed => (GOOD, "Committed"),
+        Outcome::Partial if committed.replayed => (ODD, "Partly committed before:"),
+        Outcome::Partial => (ODD, "Partly committed"),
+        Outcome::Failed => (WRONG, "Failed to sync"),
+    };
+    let known = |text: &Option<String>| Escaped(text.clone().unwrap_or_default());
+    let mut line = format!(
+        "{} {}, account {}, sync {}",
+        paint(style.bold(), what),
+        known(&conclusion.connector_id),
+        known(&conclusion.account_id),
+        known(&conclusion.sync_id),
+    );
+    if conclusion.dry_run {
+        line += "\nNothing was written: this is what the sync would do.";
+    }
+    if committed.replayed {
+        line += "\nThis sync was committed before, with these counts: nothing changed.";
+    }
+    line
+}
+
+/// The columns of the table, as far as there is something in them.
+const COLUMNS: [(&str, fn(&Counts) -> u64); 6] = [
+    ("created", |counts| counts.created),
+    ("updated", |counts| counts.updated),
+    ("unchanged", |counts| counts.unchanged),
+    ("deleted", |counts| counts.deleted),
+    ("kept", |counts| counts.kept),
+    ("held", |counts| counts.held),
+];
+
+fn table(committed: &Committed) -> String {
+    let total = RecordKind::ALL.map(|kind| committed.stats.counts(kind));
+    if committed.outcome == Outcome::Failed {
+        return String::new();
+    }
+    if total.iter().all(|counts| !is_change(counts)) {
+        let [entities, relationships] = total.map(|counts| counts.unchanged);
+        return match entities + relationships {
+            0 => "Nothing was found, and nothing was stored before.".to_owned(),
+            _ => format!(
+                "Nothing changed: {} as before.",
+                counts(entities, relationships)
+            ),
+        };
+    }
+    let columns = COLUMNS
+        .iter()
+        .filter(|(_, of)| total.iter().any(|counts| of(counts) > 0));
+    let columns: Vec<_> = columns.collect();
+    let mut table = Plain::new(std::iter::once("").chain(columns.iter().map(|(name, _)| *name)));
+    for place in 1..=columns.len() {
+        table.align_right(place);
+    }
+    let mut row = |name: &str, counts: &Counts| {
+        let cells: Vec<String> = columns
+            .iter()
+            .map(|(_, of)| match of(counts) {
+                0 => String::new(),
+                n => HumanCount(n).to_string(),
+            })
+            .collect();
+        table.row(std::iter::once(name).chain(cells.iter().map(String::as_str)));
+    };
+    for kind in RecordKind::ALL {
+        let of_kind = committed
+            .types
+            .iter()
+            .filter(|counted| counted.kind == kind);
+        let mut same = Vec::new();
+        for counted in of_kind {
+            if is_change(&counted.counts) {
+                row(&counted.name, &counted.counts);
+            } else {
+                same.push(counted);
+            }
+        }
+        match same.as_slice() {
+            [] => {}
+            [only] => row(&only.name, &only.counts),
+            same => {
+                let unchanged = same.iter().map(|counted| counted.counts.unchanged).sum();
+                let name = match kind {
+                    RecordKind::Entity => format!("{} other types", same.len()),
+                    RecordKind::Relationship => format!("{} other verbs", same.len()),
+                };
+                row(
+                    &name,
+                    &Counts {
+                        unchanged,
+                        ..Counts::default()
+                    },
+                );
+            }
+        }
+    }
+    let mut totals = 0;
+    for (name, counts) in ["entities", "relationships"].into_iter().zip(&total) {
+        if COLUMNS.iter().any(|(_, of)| of(counts) > 0) {
+            row(name, counts);
+            totals += 1;
+        }
+    }
+    let mut lines = table.lines(None);
+    // The rule under the header comes again above the totals, if there is something between.
+    if let Some(rule) = lines.get(1).cloned()
+        && lines.len() > 2 + totals
+    {
+        lines.insert(lines.len() - totals, rule);
+    }
+    lines.join("\n")
+}
+
+fn is_change(counts: &Counts) -> bool {
+    counts.created + counts.updated + counts.deleted + counts.kept + counts.held > 0
+}
+
+fn changes(committed: &Committed) -> String {
+    let total = RecordKind::ALL.map(|kind| committed.stats.counts(kind));
+    let was_empty = total.iter().all(|counts| {
+        counts.updated + counts.unchanged + counts.deleted + counts.kept + counts.held == 0
+    });
+    if committed.replayed {
+        return String::new();
+    }
+    if was_empty && total.iter().any(|counts| counts.created > 0) {
+        return "All of it is new: nothing was stored of this source.".to_owned();
+    }
+    let mut text = String::new();
+    for (action, mark, style, all) in [
+        (Action::Created, "+", GOOD, committed.stats.entities_created),
+        (Action::Updated, "~", ODD, committed.stats.entities_updated),
+        (
+            Action::Deleted,
+            "-",
+            WRONG,
+            committed.stats.entities_deleted,
+        ),
+    ] {
+        let mut shown = 0;
+        let of_action = committed
+            .changes
+            .iter()
+            .filter(|change| change.action == action);
+        for change in of_action.take(CHANGES_SHOWN) {
+            shown += 1;
+            let (mark, name) = (paint(style, mark), Escaped(&change.display_name));
+            writeln!(text, "{mark} {} {name}", change.entity_type).ok();
+        }
+        if let more @ 1.. = all.saturating_sub(shown)
+            && shown > 0
+        {
+            writeln!(text, "{} {} more", paint(style, mark), HumanCount(more)).ok();
+        }
+    }
+    text
+}
+
+fn steps(conclusion: &Conclusion, committed: &Committed) -> String {
+    let Some(report) = &conclusion.report else {
+        return String::new();
+    };
+    let all = report.steps();
+    let odd: Vec<&StepReport> = all
+        .iter()
+        .filter(|step| step.status != StepStatus::Completed)
+        .collect();
+    let mut text = match (committed.outcome, odd.len(), all.len()) {
+        (_, 0, _) => return String::new(),
+        (Outcome::Failed, ..) => "No step completed:\n".to_owned(),
+        (_, 1, all) => format!(
+            "1 of {} did not see everything; what it may have missed is kept:\n",
+            count(all as u64, "step", "steps")
+        ),
+        (_, odd, all) => format!(
+            "{odd} of {all} steps did not see everything; what they may have missed is kept:\n"
+        ),
+    };
+    let width = odd.iter().map(|step| step.step_id.len()).max().unwrap_or(0);
+    for step in odd {
+        let (style, status) = (
+            style_of(step.status),
+            format!("{:<10}", step.status.as_str()),
+        );
+        let (status, step_id, why) = (paint(style, status), &step.step_id, Escaped(reason(step)));
+        writeln!(text, "  {status}  {step_id:<width$}  {why}").ok();
+    }
+    text
+}
+
+fn style_of(status: StepStatus) -> Style {
+    match status {
+        StepStatus::Failed => WRONG,
+        _ => ODD,
+    }
+}
+
+fn reason(step: &StepReport) -> String {
+    let reason = step.reason().unwrap_or_default();
+    let scopes = step.scopes.iter().filter(|scope| !scope.complete).count();
+    match step.incomplete.len() + scopes {
+        more @ 2.. if step.error.is_none() => format!("{reason} (and {} more)", more - 1),
+        _ => reason,
+    }
+}
+
+fn notes(conclusion: &Conclusion, committed: &Committed) -> String {
+    let stats = &committed.stats;
+    let mut text = String::new();
+    if let Some(changeset) = committed.held_changeset {
+        let held = counts(stats.entities_held, stats.relationships_held);
+        let (mark, n) = (paint(ODD, "Deletes are held:"), changeset);
+        writeln!(
+            text,
+            "{mark} {held} wait in changeset {n} for someone to approve."
+        )
+        .ok();
+    }
+    if stats.entities_rejected + stats.relationships_rejected > 0 {
+        let rejected = counts(stats.entities_rejected, stats.relationships_rejected);
+        writeln!(
+            text,
+            "{} {rejected}; the log names the first.",
+            paint(ODD, "Rejected:")
+        )
+        .ok();
+    }
+    if stats.entities_duplicates + stats.relationships_duplicates > 0 {
+        let duplicates = counts(stats.entities_duplicates, stats.relationships_duplicates);
+        writeln!(text, "Emitted more than once: {duplicates}.").ok();
+    }
+    if conclusion.undelivered_events > 0 {
+        let events = count(conclusion.undelivered_events, "event", "events");
+        writeln!(
+            text,
+            "{} {events} of the progress.",
+            paint(ODD, "Not shown:")
+        )
+        .ok();
+    }
+    text
+}
+
+fn footer(conclusion: &Conclusion) -> String {
+    let url = conclusion.store.as_deref().unwrap_or_default();
+    let store = match url.strip_prefix("sqlite:") {
+        Some(":memory:") => "in memory",
+        Some(path) => path,
+        None => url,
+    };
+    let there = if conclusion.store_exists {
+        ""
+    } else {
+        ", which is not there yet"
+    };
+    let duration = seconds(conclusion.duration);
+    paint(
+        FAINT,
+        format!("{duration}, store {}{there}", Escaped(store)),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use anstream::adapter::strip_str;
+
+    use super::*;
+    use crate::testing::{concluded, first, later, partial};
+
+    fn text(conclusion: &Conclusion) -> String {
+        strip_str(&render(conclusion)).to_string()
+    }
+
+    #[test]
+    fn first_sync_is_all_new() {
+        insta::assert_snapshot!(text(&first()), @"
+        Committed team, account acme, sync s-1
+
+                       created
+        ──────────────────────
+        team_role            2
+        team_user        1,200
+        HAS              1,201
+        ──────────────────────
+        entities         1,202
+        relationships    1,201
+
+        All of it is new: nothing was stored of this source.
+
+        1.23 s, store /srv/parallax.db
+        ");
+    }
+
+    #[test]
+    fn later_sync_tells_what_changed() {
+        insta::assert_snapshot!(text(&later()), @r"
+        Committed team, account acme, sync s-1
+
+                       created  updated  unchanged  deleted
+        ───────────────────────────────────────────────────
+        team_user           13        1      1,188        1
+        2 other types                            9
+        HAS                                  1,201
+        ───────────────────────────────────────────────────
+        entities            13        1      1,197        1
+        relationships                        1,201
+
+        + team_user New 1
+        + team_user New 2
+        + team_user New 3
+        + team_user New 4
+        + team_user New 5
+        + team_user New 6
+        + team_user New 7
+        + team_user New 8
+        + team_user New 9
+        + team_user New 10
+        + 3 more
+        ~ team_user Ann\u{1b}[2J
+        - team_user Bob
+
+        1.23 s, store /srv/parallax.db
+        ");
+    }
+
+    #[test]
+    fn sync_without_changes_needs_no_table() {
+        let unchanged = Counts {
+            unchanged: 2,
+            ..Counts::default()
+        };
+        let same = concluded(
+            Outcome::Committed,
+            &[(RecordKind::Entity, "team_user", unchanged)],
+        );
+        insta::assert_snapshot!(text(&same), @"
+        Committed team, account acme, sync s-1
+
+        Nothing changed: 2 entities as before.
+
+        1.23 s, store /srv/parallax.db
+        ");
+    }
+
+    #[test]
+    fn partial_sync_tells_what_was_not_seen() {
+        insta::assert_snapshot!(text(&partial()), @"
+        Partly committed team, account acme, sync s-1
+
+                       unchanged   kept
+        ───────────────────────────────
+        team_role                     2
+        team_user          1,198      2
+        HAS                       1,201
+        ───────────────────────────────
+        entities           1,198      4
+        relationships             1,201
+
+        3 of 4 steps did not see everything; what they may have missed is kept:
+          incomplete  users       page 3 is missing (and 1 more)
+          failed      roles       list roles: connection reset
+          skipped     role_users  step roles did not complete
+
+        1.23 s, store /srv/parallax.db
+        ");
+    }
+
+    #[test]
+    fn failed_sync_tells_why() {
+        let mut failed = partial();
+        if let Some(committed) = &mut failed.committed {
+            committed.outcome = Outcome::Failed;
+        }
+        insta::assert_snapshot!(text(&failed), @"
+        Failed to sync team, account acme, sync s-1
+
+        No step completed:
+          incomplete  users       page 3 is missing (and 1 more)
+          failed      roles       list roles: connection reset
+          skipped     role_users  step roles did not complete
+
+        1.23 s, store /srv/parallax.db
+        ");
+    }
+
+    #[test]
+    fn plan_says_that_nothing_was_written() {
+        let plan = Conclusion {
+            dry_run: true,
+            store_exists: false,
+            ..first()
+        };
+        let text = text(&plan);
+        let [head, .., foot] = text.split("\n\n").collect::<Vec<_>>()[..] else {
+            panic!("{text}")
+        };
+        insta::assert_snapshot!(format!("{head}\n…\n{foot}"), @"
+        Planned team, account acme, sync s-1
+        Nothing was written: this is what the sync would do.
+        …
+        1.23 s, store /srv/parallax.db, which is not there yet
+        ");
+    }
+
+    #[test]
+    fn replay_says_that_nothing_changed() {
+        let mut replay = first();
+        if let Some(committed) = &mut replay.committed {
+            committed.replayed = true;
+            committed.types.clear();
+        }
+        insta::assert_snapshot!(text(&replay), @"
+        Committed before: team, account acme, sync s-1
+        This sync was committed before, with these counts: nothing changed.
+
+                       created
+        ──────────────────────
+        entities         1,202
+        relationships    1,201
+
+        1.23 s, store /srv/parallax.db
+        ");
+    }
+
+    #[test]
+    fn what_is_unusual_has_a_line() {
+        let held = Counts {
+            unchanged: 1,
+            held: 120,
+            ..Counts::default()
+        };
+        let mut odd = concluded(
+            Outcome::Committed,
+            &[(RecordKind::Entity, "team_user", held)],
+        );
+        if let Some(committed) = &mut odd.committed {
+            committed.held_changeset = Some(3);
+            committed.stats.entities_rejected = 1;
+            committed.stats.relationships_duplicates = 4;
+        }
+        odd.undelivered_events = 5;
+        insta::assert_snapshot!(text(&odd), @"
+        Committed team, account acme, sync s-1
+
+                   unchanged  held
+        ──────────────────────────
+        team_user          1   120
+        ──────────────────────────
+        entities           1   120
+
+        Deletes are held: 120 entities wait in changeset 3 for someone to approve.
+        Rejected: 1 entity; the log names the first.
+        Emitted more than once: 4 relationships.
+        Not shown: 5 events of the progress.
+
+        1.23 s, store /srv/parallax.db
+        ");
+    }
+}
