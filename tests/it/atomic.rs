@@ -1,0 +1,105 @@
+//! P4: all of a commit or nothing; the same sync once; an older run never over a newer one.
+
+use std::sync::Arc;
+
+use parallax_store::{CommitError, Store};
+use parallax_tests::{End, Rec};
+
+use crate::support::{ending, keys, lines, memory, run, script, step, words};
+
+#[tokio::test]
+async fn committing_twice_changes_nothing() {
+    let store = memory().await;
+    let output = run(&script([step("users", keys([1, 2]))]), "1", "s-1").await;
+    let first = store.commit_sync(&output).await.unwrap();
+    let second = store.commit_sync(&output).await.unwrap();
+
+    assert!(!first.replayed && second.replayed);
+    assert_eq!((first.stats, &first.types), (second.stats, &second.types));
+    // A run that emits the same is the same sync, too: a retry after a lost answer.
+    let again = run(&script([step("users", keys([2, 1]))]), "1", "s-1").await;
+    assert!(store.commit_sync(&again).await.unwrap().replayed);
+    assert_eq!(
+        lines(&store, "SELECT sync_id FROM parallax_sync").await,
+        ["s-1"]
+    );
+}
+
+#[tokio::test]
+async fn sync_id_of_another_run_is_refused() {
+    let store = memory().await;
+    let first = run(&script([step("users", keys([1]))]), "1", "s-1").await;
+    store.commit_sync(&first).await.unwrap();
+    let others = [
+        script([step("users", keys([2]))]),
+        script([step("users", [Rec::Entity { key: 1, value: 1 }])]),
+        script([step("people", keys([1]))]),
+        script([ending(step("users", keys([1])), End::Incomplete)]),
+    ];
+    for other in others {
+        let other = run(&other, "1", "s-1").await;
+        let error = store.commit_sync(&other).await.unwrap_err();
+        assert!(matches!(error, CommitError::SyncIdReused { .. }), "{error}");
+        assert!(store.plan_sync(&other).await.is_err());
+    }
+    // Another account is another source.
+    let elsewhere = run(&script([step("users", keys([2]))]), "2", "s-1").await;
+    assert!(!store.commit_sync(&elsewhere).await.unwrap().replayed);
+}
+
+#[tokio::test]
+async fn run_that_started_earlier_never_overwrites_a_later_one() {
+    let store = memory().await;
+    let earlier = run(&script([step("users", keys([1]))]), "1", "s-1").await;
+    let later = run(&script([step("users", keys([1, 2]))]), "1", "s-2").await;
+    store.commit_sync(&later).await.unwrap();
+    let error = store.commit_sync(&earlier).await.unwrap_err();
+    assert!(matches!(error, CommitError::Superseded { .. }), "{error}");
+    assert_eq!(
+        lines(&store, "SELECT count(*) FROM parallax_entity").await,
+        ["2"]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn racing_commits_leave_exactly_one_of_them() {
+    for _ in 0..50 {
+        let store = Arc::new(memory().await);
+        let left = run(&script([step("users", keys(0..40))]), "1", "left").await;
+        let right = run(&script([step("users", keys(20..60))]), "1", "right").await;
+        let commit = |output| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move { store.commit_sync(&output).await })
+        };
+        let (a, b) = tokio::join!(commit(left), commit(right));
+        let (a, b) = (a.unwrap(), b.unwrap());
+        // The right run started later: it always counts.
+        assert!(b.is_ok());
+        let key = "SELECT min(CAST(key AS INTEGER)), max(CAST(key AS INTEGER)), count(*)
+                   FROM parallax_entity";
+        assert_eq!(lines(&store, key).await, ["20 59 40"]);
+        if let Ok(a) = a {
+            assert_eq!(words(&a), "entity: 40 created");
+        }
+    }
+}
+
+#[tokio::test]
+async fn commit_survives_the_handle() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}/parallax.db", directory.path().display());
+    let output = run(&script([step("users", keys(0..30))]), "1", "s-1").await;
+    {
+        let mut store = Store::open(&url).await.unwrap();
+        assert_eq!(
+            words(&store.commit_sync_exclusive(&output).unwrap()),
+            "entity: 30 created"
+        );
+    }
+    let store = Store::open(&url).await.unwrap();
+    assert_eq!(
+        lines(&store, "SELECT count(*) FROM parallax_entity").await,
+        ["30"]
+    );
+    assert!(store.commit_sync(&output).await.unwrap().replayed);
+}
