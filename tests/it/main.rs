@@ -8,6 +8,7 @@ mod books;
 mod contract;
 mod crash;
 mod deletes;
+mod disk_full;
 mod isolation;
 mod plan;
 mod store_files;

@@ -48,6 +48,11 @@ async fn what_is_no_store_is_named() {
     let before = fs::read(&path).unwrap();
     assert_eq!(code(&url(&path)).await, "not_a_store");
     assert_eq!(fs::read(&path).unwrap(), before);
+    assert_eq!(
+        fs::read_dir(directory.path()).unwrap().count(),
+        1,
+        "no lock is left beside it"
+    );
 }
 
 #[tokio::test]

@@ -2,7 +2,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use parallax_core::{ConnectorOutput, Counts, EmissionRef, EntityRef, RecordKind, RelationshipRef, SyncStats};
+use parallax_core::{
+    ConnectorOutput, Counts, EmissionRef, EntityRef, RecordKind, RelationshipRef, SyncStats,
+};
 use rusqlite::{
     CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior, params,
 };

@@ -7,7 +7,12 @@ use crate::error::StoreError;
 /// Tells what an error of the engine means for the user of a store that is open.
 pub(crate) fn store_error(error: rusqlite::Error) -> StoreError {
     let details = error.to_string();
+    // The log's index could not grow. SQLite calls that an I/O error.
+    let index_is_full = error
+        .sqlite_error()
+        .is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE);
     match error.sqlite_error_code() {
+        _ if index_is_full => StoreError::Full { details },
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             StoreError::Corrupt { details }
         }

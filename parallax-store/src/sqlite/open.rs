@@ -73,6 +73,11 @@ impl Location {
             });
         };
         let existed = check_path(path)?;
+        if existed {
+            // Before the lock, which would leave a file beside something that is not a store.
+            let connection = open_file(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+            check_identity(path, &connection)?;
+        }
         let lock = lock(path)?;
         if !existed {
             // Before SQLite does, because it would be readable for everyone.
@@ -84,10 +89,8 @@ impl Location {
                 .open(path);
             drop(created.map_err(|error| io_error(path, error))?);
         }
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut connection =
-            Connection::open_with_flags(path, flags).map_err(|error| open_error(path, error))?;
-        // Before anything is written: the file may be someone else's.
+        let mut connection = open_file(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        // Again, now that nobody else can change it.
         check_identity(path, &connection)?;
         configure(&connection).map_err(|error| open_error(path, error))?;
         migrate(path, &mut connection)?;
@@ -107,10 +110,7 @@ impl Location {
         if !check_path(path)? {
             return Err(StoreError::NotFound { path: path.clone() });
         }
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection =
-            Connection::open_with_flags(path, flags).map_err(|error| open_error(path, error))?;
-        connection.busy_timeout(Duration::from_secs(5))?;
+        let connection = open_file(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         match check_identity(path, &connection)? {
             0 => Err(StoreError::NotAStore {
                 path: path.clone(),
@@ -122,6 +122,14 @@ impl Location {
             }),
         }
     }
+}
+
+fn open_file(path: &Path, access: OpenFlags) -> Result<Connection, StoreError> {
+    let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection =
+        Connection::open_with_flags(path, flags).map_err(|error| open_error(path, error))?;
+    connection.busy_timeout(Duration::from_secs(5))?;
+    Ok(connection)
 }
 
 /// Tells whether a file is there.
@@ -210,7 +218,6 @@ fn check_identity(path: &Path, connection: &Connection) -> Result<i64, StoreErro
 }
 
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
-    connection.busy_timeout(Duration::from_secs(5))?;
     connection.set_prepared_statement_cache_capacity(64);
     connection.execute_batch(
         // Checkpoints are explicit, after the commit is acknowledged. No mmap: an I/O error would

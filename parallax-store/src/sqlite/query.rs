@@ -34,10 +34,7 @@ fn run(connection: &Connection, sql: &str) -> Result<Rows, StoreError> {
         Some(_) => store_error(error),
     };
     let mut statement = connection.prepare(sql).map_err(rejected)?;
-    let columns: Vec<String> = statement
-        .column_names()
-        .map(str::to_owned)
-        .collect();
+    let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
     if columns.is_empty() {
         return Err(StoreError::Query("it answers with no columns".to_owned()));
     }
