@@ -1,16 +1,16 @@
 use parallax_core::ConnectorOutput;
 
+use crate::engine::{self, Engine};
 use crate::error::{CommitError, StoreError};
 use crate::result::{CommitResult, Rows};
-use crate::sqlite::Sqlite;
 
 /// A store: where syncs are committed and read.
 ///
 /// A handle; any number of tasks may share it by reference. One process at a time writes to a
-/// store; others may read. Dropping the handle ends the engine's thread and releases the lock.
+/// store; others may read. Dropping the handle waits for a commit under way and releases the lock.
 #[derive(Debug)]
 pub struct Store {
-    engine: Sqlite,
+    engine: Box<dyn Engine>,
 }
 
 impl Store {
@@ -19,14 +19,14 @@ impl Store {
     /// `sqlite:PATH` is a file, relative to the current directory; `sqlite::memory:` lives as long
     /// as the handle.
     ///
+    /// Needs a tokio runtime, as every async method here: engines work on its blocking threads.
+    ///
     /// # Errors
     ///
     /// [`StoreError`] says why not. A file that is not a store, or one of a newer version, is left
     /// as it is.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
-        Ok(Self {
-            engine: Sqlite::open(url).await?,
-        })
+        Ok(Self { engine: engine::open(url, false).await? })
     }
 
     /// Opens a store that exists, for reading; another process may be writing to it.
@@ -35,9 +35,7 @@ impl Store {
     ///
     /// As [`open`](Self::open), and [`StoreError::NotFound`].
     pub async fn open_read_only(url: &str) -> Result<Self, StoreError> {
-        Ok(Self {
-            engine: Sqlite::open_read_only(url).await?,
-        })
+        Ok(Self { engine: engine::open(url, true).await? })
     }
 
     /// Returns the store's URL with the absolute path.
@@ -64,8 +62,8 @@ impl Store {
         self.engine.commit(output.clone()).await
     }
 
-    /// Commits as [`commit_sync`](Self::commit_sync) does, blocking the thread: for tools and
-    /// tests without a runtime.
+    /// Commits as [`commit_sync`](Self::commit_sync) does, on this thread and blocking it: for
+    /// tools and tests.
     ///
     /// # Errors
     ///
@@ -74,7 +72,7 @@ impl Store {
         &mut self,
         output: &ConnectorOutput,
     ) -> Result<CommitResult, CommitError> {
-        self.engine.commit_blocking(output.clone())
+        self.engine.commit_blocking(output)
     }
 
     /// Returns what [`commit_sync`](Self::commit_sync) would do now, by the same code, and writes

@@ -28,29 +28,26 @@ pub(crate) enum Location {
     File(PathBuf),
 }
 
-/// An open store, and the lock that keeps other writers away from it.
+/// An open store, and what keeps other writers away from it.
 pub(crate) struct Opened {
     pub(crate) connection: Connection,
-    pub(crate) lock: Option<File>,
+    // Dropped after the connection: when the lock is free, the file is closed.
+    _lock: Option<File>,
 }
 
 impl Location {
-    pub(crate) fn parse(url: &str) -> Result<Self, StoreError> {
+    pub(crate) fn parse(url: &str, path: &str) -> Result<Self, StoreError> {
         let invalid = |reason| StoreError::InvalidUrl {
             url: url.to_owned(),
             reason,
         };
-        match url.split_once(':') {
-            Some(("sqlite", ":memory:")) => Ok(Self::Memory),
-            Some(("sqlite", "")) => Err(invalid("it names no file")),
-            Some(("sqlite", path)) if path.contains('\0') => Err(invalid("the path holds a NUL")),
-            Some(("sqlite", path)) => std::path::absolute(path)
+        match path {
+            ":memory:" => Ok(Self::Memory),
+            "" => Err(invalid("it names no file")),
+            path if path.contains('\0') => Err(invalid("the path holds a NUL")),
+            path => std::path::absolute(path)
                 .map(Self::File)
                 .map_err(|_| invalid("the path cannot be made absolute")),
-            Some(("postgres" | "postgresql", _)) => {
-                Err(invalid("this build has no PostgreSQL engine"))
-            }
-            _ => Err(invalid("it does not begin with sqlite:")),
         }
     }
 
@@ -69,7 +66,7 @@ impl Location {
             migrate(Path::new(":memory:"), &mut connection)?;
             return Ok(Opened {
                 connection,
-                lock: None,
+                _lock: None,
             });
         };
         let existed = check_path(path)?;
@@ -96,7 +93,7 @@ impl Location {
         migrate(path, &mut connection)?;
         Ok(Opened {
             connection,
-            lock: Some(lock),
+            _lock: Some(lock),
         })
     }
 
@@ -118,7 +115,7 @@ impl Location {
             }),
             _ => Ok(Opened {
                 connection,
-                lock: None,
+                _lock: None,
             }),
         }
     }

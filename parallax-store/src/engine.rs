@@ -1,0 +1,38 @@
+use std::fmt::Debug;
+use std::pin::Pin;
+
+use parallax_core::ConnectorOutput;
+
+use crate::error::{CommitError, StoreError};
+use crate::result::{CommitResult, Rows};
+
+/// What is to come of a call to an engine.
+pub(crate) type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What keeps the records: the part of a store that differs between databases.
+pub(crate) trait Engine: Debug + Send + Sync {
+    fn url(&self) -> &str;
+
+    fn commit(&self, output: ConnectorOutput) -> Answer<'_, Result<CommitResult, CommitError>>;
+
+    fn commit_blocking(&self, output: &ConnectorOutput) -> Result<CommitResult, CommitError>;
+
+    fn plan(&self, output: ConnectorOutput) -> Answer<'_, Result<CommitResult, CommitError>>;
+
+    fn query(&self, sql: String) -> Answer<'_, Result<Rows, StoreError>>;
+}
+
+/// Opens the engine that a URL names, if it is compiled in.
+pub(crate) async fn open(url: &str, read_only: bool) -> Result<Box<dyn Engine>, StoreError> {
+    #[cfg(feature = "sqlite")]
+    if let Some(path) = url.strip_prefix("sqlite:") {
+        return Ok(Box::new(
+            crate::sqlite::Sqlite::open(url, path, read_only).await?,
+        ));
+    }
+    let _ = read_only;
+    Err(StoreError::InvalidUrl {
+        url: url.to_owned(),
+        reason: "it does not begin with sqlite:",
+    })
+}
