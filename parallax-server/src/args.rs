@@ -14,8 +14,7 @@ const MAX_WIDTH: u16 = 100;
     about = "Syncs what connectors read into a store, and answers questions about it",
     version,
     subcommand_required = true,
-    arg_required_else_help = true,
-    disable_help_subcommand = true
+    arg_required_else_help = true
 )]
 pub(crate) struct CommandLine {
     #[command(subcommand)]

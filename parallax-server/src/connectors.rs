@@ -27,7 +27,7 @@ pub(crate) async fn run(
     } else {
         listed
             .iter()
-            .map(Listed::to_string)
+            .map(Listed::as_text)
             .collect::<Vec<_>>()
             .join("\n")
     };
@@ -81,7 +81,7 @@ async fn steps_of(registration: &Registration) -> Result<Vec<ListedStep>, Failur
 }
 
 impl Listed<'_> {
-    fn to_string(&self) -> String {
+    fn as_text(&self) -> String {
         let mut text = format!("{}  {}\n", self.kind, Escaped(self.about));
         if let Some(error) = &self.error {
             writeln!(text, "  {}", paint(ODD, Escaped(error))).ok();

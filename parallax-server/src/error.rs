@@ -166,7 +166,7 @@ impl Failure {
             Self::Commit(error) => error.help(),
             Self::Store(error) => error.help(),
             Self::Output(_) => "what was asked for has been done, but not shown",
-            Self::Start(_) => "see to the limits of processes, threads and memory",
+            Self::Start(_) => "nothing was done: see to the cause, such as a limit on threads",
             Self::Defect { .. } => "please report it, with the line that was logged above",
         })
     }

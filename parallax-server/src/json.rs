@@ -1,6 +1,6 @@
 use std::borrow::Cow;
 
-use parallax_connect::StepReport;
+use parallax_connect::{StepReport, SyncReport};
 use parallax_core::{Counts, SyncStats, escape};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
@@ -31,7 +31,7 @@ pub(crate) fn render(conclusion: &Conclusion) -> String {
         held_changeset: committed.and_then(|committed| committed.held_changeset),
         steps: report
             .into_iter()
-            .flat_map(|report| report.steps())
+            .flat_map(SyncReport::steps)
             .map(StepObject::new)
             .collect(),
         undelivered_events: conclusion.undelivered_events,

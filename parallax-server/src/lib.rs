@@ -47,7 +47,7 @@
 //! |------|---------|
 //! | 0 | done |
 //! | 1 | the sync failed, nothing was committed |
-//! | 2 | the command line, the configuration or the connector's graph is wrong |
+//! | 2 | the command line, the configuration or the connector's graph is wrong, or the output could not be written |
 //! | 3 | committed, but some steps did not complete |
 //! | 4 | the system cannot be reached or refuses the credentials, nothing was committed |
 //! | 5 | the store cannot be used |

@@ -1,12 +1,15 @@
 use std::env;
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal, Write};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use indicatif::MultiProgress;
 use parallax_core::Escaped;
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Metadata, Subscriber};
-use tracing_subscriber::filter::{EnvFilter, Filtered, filter_fn};
+use tracing_subscriber::filter::{EnvFilter, filter_fn};
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormattedFields, MakeWriter};
@@ -47,16 +50,34 @@ pub(crate) fn install(verbose: u8, bars: &MultiProgress) {
     std::panic::set_hook(Box::new(|panic| {
         let error = panic_message(panic.payload());
         match panic.location() {
-            Some(location) => tracing::error!(%location, error, "Panicked"),
-            None => tracing::error!(error, "Panicked"),
+            Some(location) => tracing::error!(%location, %error, "Panicked"),
+            None => tracing::error!(%error, "Panicked"),
         }
     }));
 }
 
 /// Writes whole lines to the standard error, without tearing the bars there.
 pub(crate) fn write_stderr(bars: &MultiProgress, text: &[u8]) {
-    // There is nowhere left to say that the standard error is broken.
-    bars.suspend(|| io::stderr().write_all(text)).ok();
+    if !thread::panicking() {
+        return make_room_and_write(bars, text);
+    }
+    // In a thread that panics indicatif clears nothing. If it is indicatif that panicked, its lock
+    // may be taken for ever: so this waits, but not for long.
+    let (bars, text) = (bars.clone(), text.to_owned());
+    let (done, written) = mpsc::channel();
+    thread::spawn(move || {
+        make_room_and_write(&bars, &text);
+        done.send(()).ok();
+    });
+    written.recv_timeout(Duration::from_secs(1)).ok();
+}
+
+fn make_room_and_write(bars: &MultiProgress, text: &[u8]) {
+    // `suspend` panics where `clear` fails, as on a terminal that has gone away. Then there is
+    // nowhere to write to.
+    if bars.clear().is_ok() {
+        bars.suspend(|| io::stderr().write_all(text)).ok();
+    }
 }
 
 fn by_verbosity<L: Layer<Registry> + Send + Sync>(
@@ -71,18 +92,20 @@ fn by_verbosity<L: Layer<Registry> + Send + Sync>(
         _ => LevelFilter::TRACE,
     };
     let is_shown = move |metadata: &Metadata<'_>| {
+        if metadata.is_span() {
+            // Whatever is logged, the step that it comes from is worth knowing.
+            return *metadata.level() <= level.max(LevelFilter::INFO);
+        }
         *metadata.level() <= level && !(verbose == 0 && on_terminal && is_in_summary(metadata))
     };
-    let filtered: Filtered<L, _, Registry> =
-        layer.with_filter(filter_fn(is_shown).with_max_level_hint(level));
-    filtered.boxed()
+    let filter = filter_fn(is_shown).with_max_level_hint(level.max(LevelFilter::INFO));
+    layer.with_filter(filter).boxed()
 }
 
-/// Tells whether the summary says it as well: how each step ended, and that the run did. Of the
-/// runner's and the store's warnings, only single rejected records are nowhere else.
+/// Tells whether the summary says it as well: how the steps ended, and that the run did. Of the
+/// runner's warnings, only those of single records are nowhere else.
 fn is_in_summary(metadata: &Metadata<'_>) -> bool {
-    let target = metadata.target();
-    (target.starts_with("parallax_connect::") || target.starts_with("parallax_store::"))
+    metadata.target().starts_with("parallax_connect::")
         && metadata.fields().field("record").is_none()
 }
 
@@ -156,5 +179,75 @@ where
         }
         // The libraries around us log what they like.
         writeln!(writer, "{}", Escaped(fields))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Captured(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Captured {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(line);
+            Ok(line.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Returns what is logged of a story about a step.
+    fn logged(verbose: u8, on_terminal: bool) -> String {
+        let captured = Captured::default();
+        let writer = captured.clone();
+        let layer = tracing_subscriber::fmt::layer()
+            .with_ansi(false)
+            .event_format(LineFormat {
+                with_time: false,
+                with_colour: false,
+            })
+            .with_writer(move || writer.clone());
+        let layer = by_verbosity(layer, verbose, on_terminal);
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            let _step = tracing::info_span!("step", step_id = "users").entered();
+            tracing::warn!("foreign\nlog \u{1b}[31m");
+            tracing::info!(sync_id = "s-1", "Step started");
+            tracing::warn!(target: "parallax_connect::telemetry", sync_id = "s-1", "Step failed");
+            tracing::warn!(target: "parallax_connect::telemetry", sync_id = "s-1", record = "x", "Record rejected");
+        });
+        String::from_utf8(captured.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn terminal_gets_what_the_summary_does_not_say() {
+        insta::assert_snapshot!(logged(0, true), @r#"
+        WARN foreign\nlog \x1b[31m step_id="users"
+        WARN Record rejected sync_id="s-1" record="x"
+        "#);
+    }
+
+    #[test]
+    fn file_gets_every_warning() {
+        insta::assert_snapshot!(logged(0, false), @r#"
+        WARN foreign\nlog \x1b[31m step_id="users"
+        WARN Step failed sync_id="s-1"
+        WARN Record rejected sync_id="s-1" record="x"
+        "#);
+    }
+
+    #[test]
+    fn verbose_log_has_all() {
+        insta::assert_snapshot!(logged(1, true), @r#"
+        WARN foreign\nlog \x1b[31m step_id="users"
+        INFO Step started sync_id="s-1"
+        WARN Step failed sync_id="s-1"
+        WARN Record rejected sync_id="s-1" record="x"
+        "#);
     }
 }

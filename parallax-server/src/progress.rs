@@ -63,12 +63,21 @@ pub(crate) async fn show(
     }
 }
 
-/// Shows that something is going on, until [`ProgressBar::finish_and_clear`].
-pub(crate) fn show_waiting(what: &'static str, bars: &MultiProgress) -> ProgressBar {
+/// Shows that something is going on, until the answer is dropped.
+pub(crate) fn show_waiting(what: &'static str, bars: &MultiProgress) -> Waiting {
     let line = bars.add(spinner());
     line.set_message(what);
     line.enable_steady_tick(Duration::from_secs(1) / u32::from(REDRAWS_PER_SECOND));
-    line
+    Waiting(line)
+}
+
+/// A line on the terminal, gone when it is dropped.
+pub(crate) struct Waiting(ProgressBar);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
 }
 
 fn spinner() -> ProgressBar {

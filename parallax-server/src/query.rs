@@ -6,7 +6,10 @@ use crate::console::Console;
 use crate::error::Failure;
 use crate::exit::Exit;
 use crate::json;
-use crate::table::Plain;
+use crate::table::{Plain, width_of};
+
+/// Columns of less characters than this, on average, are no fun to read.
+const NARROWEST: usize = 12;
 
 /// `parallax query`: answers one SQL statement that reads.
 pub(crate) async fn run(args: &QueryArgs, console: &mut Console<'_>) -> Result<Exit, Failure> {
@@ -15,7 +18,7 @@ pub(crate) async fn run(args: &QueryArgs, console: &mut Console<'_>) -> Result<E
     let text = if args.json {
         as_json(&rows)
     } else {
-        as_table(&rows, console.width)
+        as_text(&rows, console.width)
     };
     console.print(&text)?;
     if rows.rows.is_empty() && !args.json {
@@ -45,6 +48,19 @@ pub(crate) fn as_json(rows: &Rows) -> String {
     }
 }
 
+/// Returns rows as a table or, where that gets too narrow to read, each as a table of its own.
+fn as_text(rows: &Rows, width: Option<u16>) -> String {
+    let table = as_table(rows, None);
+    let Some(width) = width.filter(|width| width_of(&table) > usize::from(*width)) else {
+        return table;
+    };
+    if rows.columns.len() * NARROWEST > usize::from(width) {
+        as_records(rows, width)
+    } else {
+        as_table(rows, Some(width))
+    }
+}
+
 fn as_table(rows: &Rows, width: Option<u16>) -> String {
     let mut table = Plain::new(rows.columns.iter().map(String::as_str));
     for place in 0..rows.columns.len() {
@@ -63,6 +79,22 @@ fn as_table(rows: &Rows, width: Option<u16>) -> String {
         table.row(cells.iter().map(String::as_str));
     }
     table.lines(width).join("\n") + "\n"
+}
+
+fn as_records(rows: &Rows, width: u16) -> String {
+    let record = |(n, row): (usize, &Vec<Cell>)| {
+        let n = n.to_string();
+        let mut table = Plain::new(["row", n.as_str()]);
+        for (column, cell) in rows.columns.iter().zip(row) {
+            table.row([column.as_str(), text(cell).as_str()]);
+        }
+        table.lines(Some(width)).join("\n") + "\n"
+    };
+    (1..)
+        .zip(&rows.rows)
+        .map(record)
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 fn text(cell: &Cell) -> String {
@@ -142,6 +174,25 @@ mod tests {
         ─────────────────────────────
         a\u{1b}[31m\u{202e}   -1
         00ff                 2.5  inf
+        ");
+    }
+
+    #[test]
+    fn rows_that_do_not_fit_are_shown_one_by_one() {
+        assert_eq!(as_text(&rows(), Some(80)), as_table(&rows(), None));
+        insta::assert_snapshot!(as_text(&rows(), Some(24)), @r"
+        row   1
+        ────────────────────────
+        name  a\u{1b}[31m\u{202e
+              }
+        n     -1
+        n
+
+        row   2
+        ──────────
+        name  00ff
+        n     2.5
+        n     inf
         ");
     }
 

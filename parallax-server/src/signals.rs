@@ -54,10 +54,9 @@ impl Signals {
             let hint = async {
                 // Whoever waits longer than this wonders whether the first one was heard.
                 tokio::time::sleep(Duration::from_secs(1)).await;
-                write_stderr(
-                    &bars,
-                    b"stopping; the same signal again ends the program at once\n",
-                );
+                // On a thread of its own: the standard error may take nothing for a long time.
+                let hint = b"still busy; a second signal ends the program at once\n";
+                tokio::task::spawn_blocking(move || write_stderr(&bars, hint));
                 std::future::pending::<()>().await;
             };
             tokio::select! {

@@ -4,14 +4,16 @@ use clap::builder::styling::Style;
 use indicatif::HumanCount;
 use parallax_connect::{StepReport, StepStatus};
 use parallax_core::{Counts, Escaped, RecordKind};
-use parallax_store::{Action, Outcome};
+use parallax_store::{Action, Outcome, TypeCounts};
 
 use crate::conclusion::{Committed, Conclusion};
 use crate::table::Plain;
-use crate::text::{FAINT, GOOD, GOOD_TO_KNOW, ODD, WRONG, count, counts, paint, seconds};
+use crate::text::{FAINT, GONE, GOOD, GOOD_TO_KNOW, ODD, WRONG, count, counts, paint, seconds};
 
 /// Of the changes of each kind, more than these are a number.
 const CHANGES_SHOWN: usize = 10;
+/// Of the steps that did not complete, too.
+const STEPS_SHOWN: usize = 20;
 
 /// Returns what a sync came to, for people; nothing if it came to no result.
 pub(crate) fn render(conclusion: &Conclusion) -> String {
@@ -60,8 +62,10 @@ fn headline(conclusion: &Conclusion, committed: &Committed) -> String {
     line
 }
 
-/// The columns of the table, as far as there is something in them.
-const COLUMNS: [(&str, fn(&Counts) -> u64); 6] = [
+/// A column of the table: its name, and what is in it.
+type Column = (&'static str, fn(&Counts) -> u64);
+
+const COLUMNS: [Column; 6] = [
     ("created", |counts| counts.created),
     ("updated", |counts| counts.updated),
     ("unchanged", |counts| counts.unchanged),
@@ -71,12 +75,12 @@ const COLUMNS: [(&str, fn(&Counts) -> u64); 6] = [
 ];
 
 fn table(committed: &Committed) -> String {
-    let total = RecordKind::ALL.map(|kind| committed.stats.counts(kind));
     if committed.outcome == Outcome::Failed {
         return String::new();
     }
-    if total.iter().all(|counts| !is_change(counts)) {
-        let [entities, relationships] = total.map(|counts| counts.unchanged);
+    let totals = RecordKind::ALL.map(|kind| committed.stats.counts(kind));
+    if !totals.iter().any(is_change) {
+        let [entities, relationships] = totals.map(|counts| counts.unchanged);
         return match entities + relationships {
             0 => "Nothing was found, and nothing was stored before.".to_owned(),
             _ => format!(
@@ -85,71 +89,71 @@ fn table(committed: &Committed) -> String {
             ),
         };
     }
-    let columns = COLUMNS
+    let names = ["entities", "relationships"].map(str::to_owned);
+    let totals: Vec<(String, Counts)> = names
+        .into_iter()
+        .zip(totals)
+        .filter(|(_, counts)| COLUMNS.iter().any(|(_, of)| of(counts) > 0))
+        .collect();
+    let columns: Vec<&Column> = COLUMNS
         .iter()
-        .filter(|(_, of)| total.iter().any(|counts| of(counts) > 0));
-    let columns: Vec<_> = columns.collect();
+        .filter(|(_, of)| totals.iter().any(|(_, counts)| of(counts) > 0))
+        .collect();
     let mut table = Plain::new(std::iter::once("").chain(columns.iter().map(|(name, _)| *name)));
     for place in 1..=columns.len() {
         table.align_right(place);
     }
-    let mut row = |name: &str, counts: &Counts| {
-        let cells: Vec<String> = columns
-            .iter()
-            .map(|(_, of)| match of(counts) {
-                0 => String::new(),
-                n => HumanCount(n).to_string(),
-            })
-            .collect();
-        table.row(std::iter::once(name).chain(cells.iter().map(String::as_str)));
-    };
+    for (name, counts) in rows(committed).iter().chain(&totals) {
+        let cells = columns.iter().map(|(_, of)| match of(counts) {
+            0 => String::new(),
+            n => HumanCount(n).to_string(),
+        });
+        let row: Vec<String> = std::iter::once(name.clone()).chain(cells).collect();
+        table.row(row.iter().map(String::as_str));
+    }
+    let mut lines = table.lines(None);
+    // The rule under the header comes again above the totals, if there is something between.
+    if let Some(rule) = lines.get(1).cloned()
+        && lines.len() > 2 + totals.len()
+    {
+        lines.insert(lines.len() - totals.len(), rule);
+    }
+    lines.join("\n")
+}
+
+/// Returns a row for each type and verb that changed, and one for all others of its kind.
+fn rows(committed: &Committed) -> Vec<(String, Counts)> {
+    let mut rows = Vec::new();
     for kind in RecordKind::ALL {
         let of_kind = committed
             .types
             .iter()
             .filter(|counted| counted.kind == kind);
-        let mut same = Vec::new();
-        for counted in of_kind {
-            if is_change(&counted.counts) {
-                row(&counted.name, &counted.counts);
-            } else {
-                same.push(counted);
-            }
-        }
+        let (changed, same): (Vec<&TypeCounts>, Vec<_>) =
+            of_kind.partition(|counted| is_change(&counted.counts));
+        rows.extend(
+            changed
+                .iter()
+                .map(|counted| (counted.name.clone(), counted.counts)),
+        );
         match same.as_slice() {
             [] => {}
-            [only] => row(&only.name, &only.counts),
+            [only] => rows.push((only.name.clone(), only.counts)),
             same => {
-                let unchanged = same.iter().map(|counted| counted.counts.unchanged).sum();
-                let name = match kind {
-                    RecordKind::Entity => format!("{} other types", same.len()),
-                    RecordKind::Relationship => format!("{} other verbs", same.len()),
+                let what = match kind {
+                    RecordKind::Entity => "types",
+                    RecordKind::Relationship => "verbs",
                 };
-                row(
-                    &name,
-                    &Counts {
-                        unchanged,
-                        ..Counts::default()
-                    },
-                );
+                let unchanged = same.iter().map(|counted| counted.counts.unchanged).sum();
+                let counts = Counts {
+                    unchanged,
+                    ..Counts::default()
+                };
+                rows.push((format!("{} other {what}", same.len()), counts));
             }
         }
     }
-    let mut totals = 0;
-    for (name, counts) in ["entities", "relationships"].into_iter().zip(&total) {
-        if COLUMNS.iter().any(|(_, of)| of(counts) > 0) {
-            row(name, counts);
-            totals += 1;
-        }
-    }
-    let mut lines = table.lines(None);
-    // The rule under the header comes again above the totals, if there is something between.
-    if let Some(rule) = lines.get(1).cloned()
-        && lines.len() > 2 + totals
-    {
-        lines.insert(lines.len() - totals, rule);
-    }
-    lines.join("\n")
+    rows
 }
 
 fn is_change(counts: &Counts) -> bool {
@@ -171,12 +175,7 @@ fn changes(committed: &Committed) -> String {
     for (action, mark, style, all) in [
         (Action::Created, "+", GOOD, committed.stats.entities_created),
         (Action::Updated, "~", ODD, committed.stats.entities_updated),
-        (
-            Action::Deleted,
-            "-",
-            WRONG,
-            committed.stats.entities_deleted,
-        ),
+        (Action::Deleted, "-", GONE, committed.stats.entities_deleted),
     ] {
         let mut shown = 0;
         let of_action = committed
@@ -186,7 +185,7 @@ fn changes(committed: &Committed) -> String {
         for change in of_action.take(CHANGES_SHOWN) {
             shown += 1;
             let (mark, name) = (paint(style, mark), Escaped(&change.display_name));
-            writeln!(text, "{mark} {} {name}", change.entity_type).ok();
+            writeln!(text, "{mark} {} {name}", Escaped(&change.entity_type)).ok();
         }
         if let more @ 1.. = all.saturating_sub(shown)
             && shown > 0
@@ -217,14 +216,22 @@ fn steps(conclusion: &Conclusion, committed: &Committed) -> String {
             "{odd} of {all} steps did not see everything; what they may have missed is kept:\n"
         ),
     };
-    let width = odd.iter().map(|step| step.step_id.len()).max().unwrap_or(0);
-    for step in odd {
+    let (shown, rest) = odd.split_at(odd.len().min(STEPS_SHOWN));
+    let width = shown
+        .iter()
+        .map(|step| step.step_id.len())
+        .max()
+        .unwrap_or(0);
+    for step in shown {
         let (style, status) = (
             style_of(step.status),
             format!("{:<10}", step.status.as_str()),
         );
         let (status, step_id, why) = (paint(style, status), &step.step_id, Escaped(reason(step)));
         writeln!(text, "  {status}  {step_id:<width$}  {why}").ok();
+    }
+    if !rest.is_empty() {
+        writeln!(text, "  {} more", rest.len()).ok();
     }
     text
 }

@@ -16,7 +16,7 @@ use crate::outline::outline;
 use crate::signals::{Signal, Signals};
 use crate::{json, progress, summary};
 
-/// Enough that the runner need not queue, whatever it runs.
+/// The runner queues what is more than this, so it need not be exact.
 const EVENTS: usize = 256;
 
 /// `parallax sync`: runs a connector, commits, and says what came of it.
@@ -32,7 +32,11 @@ pub(crate) async fn run(
         conclusion.failure = Some(failure);
     }
     conclusion.duration = started.elapsed();
-    console.bars.clear().ok();
+    if conclusion.report.is_some() && !console.bars.is_hidden() {
+        console.bars.clear().ok();
+        // Between the steps and what they came to.
+        console.complain("\n");
+    }
 
     let text = if args.json {
         json::render(&conclusion)
@@ -109,15 +113,11 @@ async fn sync(
 
     // From here on a signal comes too late: what is committed is committed.
     let result = if args.dry_run {
-        let waiting = progress::show_waiting("comparing with the store", &console.bars);
-        let result = store.plan_sync(&output).await;
-        waiting.finish_and_clear();
-        result?
+        let _waiting = progress::show_waiting("comparing with the store", &console.bars);
+        store.plan_sync(&output).await?
     } else {
-        let waiting = progress::show_waiting("committing", &console.bars);
-        let result = store.commit_sync(&output).await;
-        waiting.finish_and_clear();
-        result?
+        let _waiting = progress::show_waiting("committing", &console.bars);
+        store.commit_sync(&output).await?
     };
     let failed = result.outcome == Outcome::Failed;
     conclusion.committed = Some(result.into());

@@ -8,7 +8,7 @@ use crate::console::Console;
 use crate::error::Failure;
 use crate::exit::Exit;
 use crate::query;
-use crate::table::Plain;
+use crate::table::{Plain, width_of};
 use crate::text::seconds;
 
 /// The columns of `parallax_sync` before the stats.
@@ -23,13 +23,16 @@ const COLUMNS: [&str; 8] = [
     "committed_at",
 ];
 
+/// The time in a UUID v7, which tells syncs apart.
+const ID_CHARS: usize = 13;
+
 /// `parallax syncs`: lists the syncs of a store, newest first.
 pub(crate) async fn run(args: &SyncsArgs, console: &mut Console<'_>) -> Result<Exit, Failure> {
     let store = Store::open_read_only(&args.store.url).await?;
     let rows = store.query(&sql(args)).await?;
     let text = match (args.json, rows.rows.is_empty()) {
         (true, _) => query::as_json(&rows),
-        (false, false) => as_table(&rows, console.width),
+        (false, false) => fitting(&rows, console.width),
         (false, true) => {
             console.complain("no syncs\n");
             return Ok(Exit::Ok);
@@ -65,7 +68,18 @@ fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-fn as_table(rows: &Rows, width: Option<u16>) -> String {
+/// Returns the table, with long ids cut short if it does not fit otherwise.
+fn fitting(rows: &Rows, width: Option<u16>) -> String {
+    let whole = as_table(rows, usize::MAX, None);
+    match width {
+        Some(width) if width_of(&whole) > usize::from(width) => {
+            as_table(rows, ID_CHARS, Some(width))
+        }
+        _ => whole,
+    }
+}
+
+fn as_table(rows: &Rows, id_chars: usize, width: Option<u16>) -> String {
     let header = [
         "started (UTC)",
         "connector",
@@ -103,8 +117,8 @@ fn as_table(rows: &Rows, width: Option<u16>) -> String {
         let cells = [
             to_the_second(&text("started_at")),
             text("connector_id"),
-            text("account_id"),
-            text("sync_id"),
+            shortened(text("account_id"), id_chars),
+            shortened(text("sync_id"), id_chars),
             text("outcome"),
             seconds(Duration::from_millis(number("duration_ms"))),
             both("created").to_string(),
@@ -114,6 +128,13 @@ fn as_table(rows: &Rows, width: Option<u16>) -> String {
         table.row(cells.iter().map(String::as_str));
     }
     table.lines(width).join("\n") + "\n"
+}
+
+fn shortened(id: String, chars: usize) -> String {
+    match id.char_indices().nth(chars) {
+        Some((end, _)) => id.get(..end).unwrap_or_default().to_owned() + "…",
+        None => id,
+    }
 }
 
 /// Shortens `2026-11-22T11:45:03.123Z` to `2026-11-22 11:45:03`.
@@ -145,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn syncs_are_a_table() {
+    fn syncs_are_a_table_with_shorter_ids_where_it_is_narrow() {
         let columns = [
             "started_at",
             "connector_id",
@@ -163,17 +184,23 @@ mod tests {
                 text("2026-11-22T11:45:03.123456Z"),
                 text("team"),
                 text("acme"),
-                text("s-1"),
+                text("01a2032d-aca7-7491-b798-bd90105b74b3"),
                 text("partial"),
                 Cell::Integer(1_234),
                 Cell::Integer(2),
                 Cell::Integer(3),
             ]],
         };
-        insta::assert_snapshot!(as_table(&rows, None), @"
-        started (UTC)        connector  account  sync  outcome    took  created  updated  deleted
-        ─────────────────────────────────────────────────────────────────────────────────────────
-        2026-11-22 11:45:03  team       acme     s-1   partial  1.23 s        5        0        0
+        let table = fitting(&rows, None);
+        insta::assert_snapshot!(table, @"
+        started (UTC)        connector  account  sync                                  outcome    took  created  updated  deleted
+        ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+        2026-11-22 11:45:03  team       acme     01a2032d-aca7-7491-b798-bd90105b74b3  partial  1.23 s        5        0        0
+        ");
+        insta::assert_snapshot!(fitting(&rows, Some(100)), @"
+        started (UTC)        connector  account  sync            outcome    took  created  updated  deleted
+        ───────────────────────────────────────────────────────────────────────────────────────────────────
+        2026-11-22 11:45:03  team       acme     01a2032d-aca7…  partial  1.23 s        5        0        0
         ");
     }
 }

@@ -60,6 +60,11 @@ impl Plain {
     }
 }
 
+/// Returns how many columns of a terminal a table takes: as many as the line under its header.
+pub(crate) fn width_of(table: &str) -> usize {
+    table.lines().nth(1).map_or(0, |rule| rule.chars().count())
+}
+
 fn cells<'a>(texts: impl IntoIterator<Item = &'a str>) -> Row {
     texts.into_iter().map(escape).collect::<Vec<_>>().into()
 }

@@ -10,7 +10,9 @@ use parallax_core::escape;
 pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
 /// For what did not go as it should, and what has changed.
 pub(crate) const ODD: Style = AnsiColor::Yellow.on_default();
-/// For what failed, and what is gone.
+/// For what is gone.
+pub(crate) const GONE: Style = AnsiColor::Red.on_default();
+/// For what failed.
 pub(crate) const WRONG: Style = AnsiColor::Red.on_default().bold();
 /// For hints.
 pub(crate) const GOOD_TO_KNOW: Style = AnsiColor::Cyan.on_default();
@@ -42,7 +44,8 @@ pub(crate) fn counts(entities: u64, relationships: u64) -> String {
 pub(crate) fn seconds(duration: Duration) -> String {
     let s = duration.as_secs();
     match s {
-        0..10 => format!("{:.2} s", duration.as_secs_f64()),
+        0 => format!("{} ms", duration.as_millis()),
+        1..10 => format!("{:.2} s", duration.as_secs_f64()),
         10..60 => format!("{:.1} s", duration.as_secs_f64()),
         60..3600 => format!("{} min {} s", s / 60, s % 60),
         _ => format!("{} h {} min", s / 3600, s % 3600 / 60),
@@ -77,7 +80,7 @@ mod tests {
             [0.004, 9.99, 59.94, 61.0, 7_325.0].map(|s| seconds(Duration::from_secs_f64(s)));
         assert_eq!(
             texts,
-            ["0.00 s", "9.99 s", "59.9 s", "1 min 1 s", "2 h 2 min"]
+            ["4 ms", "9.99 s", "59.9 s", "1 min 1 s", "2 h 2 min"]
         );
     }
 }

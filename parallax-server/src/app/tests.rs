@@ -1,0 +1,349 @@
+use parallax_connect::{ResultExt, Step, StepContext, entity, relationship, step};
+use parallax_store::Store;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::*;
+
+/// A connector of steps such as `users=2`, which emits two entities and as many relationships,
+/// and `roles<users=reset`, which comes after and fails.
+struct Scripted(String);
+
+impl Connector for Scripted {
+    fn name(&self) -> &str {
+        "team"
+    }
+
+    fn steps(&self) -> Vec<Step<'_>> {
+        self.0.split(' ').map(scripted).collect()
+    }
+}
+
+fn scripted(script: &str) -> Step<'_> {
+    let (name, end) = script.split_once('=').unwrap();
+    let (id, after) = name.split_once('<').unwrap_or((name, ""));
+    step(id, format!("Collect {id}"), move |ctx| perform(ctx, end))
+        .depends_on(Some(after).filter(|id| !id.is_empty()))
+}
+
+async fn perform(ctx: StepContext, end: &str) -> Result<(), ConnectorError> {
+    let n: u32 = match end {
+        "reset" => return Err(ConnectorError::retryable("connection reset")),
+        "denied" => return Err(ConnectorError::unauthorized("403")),
+        "no" => return Err(ConnectorError::fatal("no such thing")),
+        n => n.parse().fatal("read the script")?,
+    };
+    for n in 0..n {
+        let user = entity("team_user", format!("{}-{n}", ctx.step_id()));
+        let first = ("team_user", format!("{}-0", ctx.step_id()));
+        ctx.emit(relationship(&user, "KNOWS", first))?;
+        ctx.emit(user)?;
+    }
+    Ok(())
+}
+
+/// A directory with a store in it, and a tool with one scripted connector.
+struct Desk {
+    dir: TempDir,
+    out: String,
+    err: String,
+}
+
+impl Desk {
+    fn new() -> Self {
+        Self {
+            dir: TempDir::new().unwrap(),
+            out: String::new(),
+            err: String::new(),
+        }
+    }
+
+    fn store(&self) -> String {
+        format!("sqlite:{}", self.dir.path().join("parallax.db").display())
+    }
+
+    fn run(&mut self, script: &str, args: &str) -> u8 {
+        let script = script.to_owned();
+        let app = App::new().register("team", "People", move || {
+            Ok(Opened::new(Scripted(script.clone())).default_account(Ok("acme")))
+        });
+        self.run_app(&app, args)
+    }
+
+    fn run_app(&mut self, app: &App, args: &str) -> u8 {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let store = self.store();
+        let args = ["parallax"].into_iter().chain(args.split_whitespace());
+        let args = args.map(|arg| arg.replace("STORE", &store));
+        let code = app.run(args, &mut out, &mut err);
+        self.out = String::from_utf8(out).unwrap();
+        self.err = String::from_utf8(err).unwrap();
+        code
+    }
+
+    /// Returns a part of the one object on the standard output, as text.
+    fn json(&self, pointer: &str) -> String {
+        assert_eq!(self.out.lines().count(), 1, "{}", self.out);
+        let object: Value = serde_json::from_str(&self.out).unwrap();
+        object.pointer(pointer).unwrap().to_string()
+    }
+}
+
+#[test]
+fn second_sync_tells_the_difference() {
+    let mut desk = Desk::new();
+    assert_eq!(desk.run("users=3", "sync team --store STORE"), 0);
+    let line = "sync team --store STORE --sync-id s-2";
+    assert_eq!(desk.run("users=2", line), 0);
+    assert_eq!(desk.err, "");
+    // The last line tells how long it took.
+    let (summary, _) = desk.out.trim_end().rsplit_once('\n').unwrap();
+    insta::assert_snapshot!(summary, @"
+    Committed team, account acme, sync s-2
+
+                   unchanged  deleted
+    ─────────────────────────────────
+    team_user              2        1
+    KNOWS                  2        1
+    ─────────────────────────────────
+    entities               2        1
+    relationships          2        1
+
+    - team_user users-2
+    ");
+    assert_eq!(desk.run("users=2", line), 0);
+    assert!(
+        desk.out.starts_with("Committed before: team"),
+        "{}",
+        desk.out
+    );
+}
+
+#[test]
+fn each_end_has_its_exit_code() {
+    let table = [
+        ("committed", "a=1"),
+        ("partial", "a=1 b=reset c<b=1"),
+        ("unreachable", "a=reset b<a=1"),
+        ("unauthorized", "a=reset b=denied"),
+        ("failed", "a=no b=reset"),
+        ("invalid graph", "a<b=1 b<a=1"),
+    ];
+    let mut lines = Vec::new();
+    for (name, script) in table {
+        for dry_run in ["", " --dry-run"] {
+            let mut desk = Desk::new();
+            let code = desk.run(script, &format!("sync team --json --store STORE{dry_run}"));
+            let outcome = desk.json("/outcome");
+            let error = match desk.json("/error").as_str() {
+                "null" => "null".to_owned(),
+                _ => desk.json("/error/code"),
+            };
+            lines.push(format!("{name}{dry_run}: {code} {outcome} {error}"));
+        }
+    }
+    insta::assert_snapshot!(lines.join("\n"), @r#"
+    committed: 0 "committed" null
+    committed --dry-run: 0 "planned" null
+    partial: 3 "partial" null
+    partial --dry-run: 3 "planned" null
+    unreachable: 4 "failed" "unreachable"
+    unreachable --dry-run: 4 "planned" "unreachable"
+    unauthorized: 4 "failed" "unauthorized"
+    unauthorized --dry-run: 4 "planned" "unauthorized"
+    failed: 1 "failed" "no_step_completed"
+    failed --dry-run: 1 "planned" "no_step_completed"
+    invalid graph: 2 "failed" "invalid_graph"
+    invalid graph --dry-run: 2 "failed" "invalid_graph"
+    "#);
+}
+
+#[test]
+fn early_failure_is_an_object_with_what_is_known() {
+    let broken = App::new()
+        .register("closed", "", || {
+            Err(ConnectorError::unauthorized("no token"))
+        })
+        .register("panics", "", || panic!("oh"))
+        .register("homeless", "", || {
+            Ok(Opened::new(Scripted("a=1".to_owned())))
+        });
+    let twice = || {
+        App::new()
+            .register("a", "", || panic!())
+            .register("a", "", || panic!())
+    };
+    let table = [
+        (&broken, "sync nope --json"),
+        (&broken, "sync closed --json"),
+        (&broken, "sync panics --json --account x"),
+        (&broken, "sync homeless --json --sync-id s-1"),
+        (&broken, "sync homeless --json --account x --sync-id \u{7}"),
+        (
+            &broken,
+            "sync homeless --json --account x --sync-id s --store postgres://x",
+        ),
+        (&broken, "sync --json"),
+        (&twice(), "sync a --json"),
+    ];
+    let mut lines = Vec::new();
+    for (app, line) in table {
+        let mut desk = Desk::new();
+        let store = if line.contains("--store") {
+            ""
+        } else {
+            " --store STORE"
+        };
+        let code = desk.run_app(app, &format!("{line}{store}"));
+        let known = ["/connector_id", "/account_id", "/sync_id", "/error/code"];
+        let known = known.map(|pointer| desk.json(pointer)).join(" ");
+        lines.push(format!("{}: {code} {known}", line.escape_default()));
+        assert!(desk.err.starts_with("error: "), "{}", desk.err);
+        assert!(!desk.dir.path().join("parallax.db").exists(), "{line}");
+    }
+    insta::assert_snapshot!(lines.join("\n"), @r#"
+    sync nope --json: 2 null null null "unknown_connector"
+    sync closed --json: 4 null null null "connector_not_opened"
+    sync panics --json --account x: 2 null "x" null "connector_not_opened"
+    sync homeless --json --sync-id s-1: 2 "team" null "s-1" "no_account"
+    sync homeless --json --account x --sync-id \u{7}: 2 "team" "x" "\u0007" "invalid_name"
+    sync homeless --json --account x --sync-id s --store postgres://x: 2 "team" "x" "s" "store_invalid_url"
+    sync --json: 2 null null null "usage"
+    sync a --json: 2 null null null "duplicate_connector"
+    "#);
+}
+
+#[test]
+fn store_that_is_written_to_refuses_the_sync_before_it_runs() {
+    let mut desk = Desk::new();
+    let runtime = runtime::Runtime::new().unwrap();
+    let store = runtime.block_on(Store::open(&desk.store())).unwrap();
+    assert_eq!(desk.run("a=no", "sync team --json --store STORE"), 5);
+    assert_eq!(desk.json("/error/code"), "\"store_locked\"");
+    assert_eq!(desk.json("/steps"), "[]");
+    drop(store);
+    assert_eq!(desk.run("a=no", "sync team --json --store STORE"), 1);
+}
+
+#[test]
+fn plan_makes_no_store_and_is_what_the_sync_does() {
+    let mut desk = Desk::new();
+    assert_eq!(
+        desk.run("a=2 b=reset", "sync team --json --dry-run --store STORE"),
+        3
+    );
+    assert_eq!(std::fs::read_dir(desk.dir.path()).unwrap().count(), 0);
+    assert_eq!(desk.json("/outcome"), "\"planned\"");
+    assert_eq!(desk.json("/store"), format!("{:?}", desk.store()));
+    let planned = ["/stats", "/types", "/changes"].map(|pointer| desk.json(pointer));
+    assert_eq!(desk.run("a=2 b=reset", "sync team --json --store STORE"), 3);
+    assert_eq!(desk.json("/outcome"), "\"partial\"");
+    assert_eq!(
+        ["/stats", "/types", "/changes"].map(|pointer| desk.json(pointer)),
+        planned
+    );
+}
+
+#[test]
+fn syncs_and_queries_read_what_was_committed() {
+    let mut desk = Desk::new();
+    for id in ["s-1", "s-2"] {
+        desk.run("a=2", &format!("sync team --store STORE --sync-id {id}"));
+    }
+    assert_eq!(desk.run("", "syncs --store STORE --limit 1 --json"), 0);
+    let syncs: Value = serde_json::from_str(&desk.out).unwrap();
+    assert_eq!(syncs[0]["sync_id"], "s-2");
+    assert_eq!(syncs[0]["entities_unchanged"], 2);
+    assert_eq!(syncs.as_array().unwrap().len(), 1);
+    assert_eq!(desk.run("", "syncs --store STORE --account other"), 0);
+    assert_eq!((desk.out.as_str(), desk.err.as_str()), ("", "no syncs\n"));
+}
+
+#[test]
+fn connectors_are_listed_with_their_steps_or_why_not() {
+    let app = App::new()
+        .register("team", "People", || {
+            Ok(Opened::new(Scripted("a=1 b<a=1".to_owned())))
+        })
+        .register("closed", "Nothing\tyet", || {
+            Err(ConnectorError::fatal("no token"))
+        });
+    let mut desk = Desk::new();
+    assert_eq!(desk.run_app(&app, "connectors"), 0);
+    insta::assert_snapshot!(desk.out, @r"
+    team  People
+      a  Collect a
+      b  Collect b, after a
+
+    closed  Nothing\tyet
+      connector closed cannot be opened: no token
+    ");
+    desk.run_app(&app, "connectors --json");
+    insta::assert_snapshot!(desk.out, @r#"[{"kind":"team","about":"People","steps":[{"step_id":"a","title":"Collect a","depends_on":[]},{"step_id":"b","title":"Collect b","depends_on":["a"]}],"error":null},{"kind":"closed","about":"Nothing\tyet","steps":null,"error":"connector closed cannot be opened: no token"}]"#);
+}
+
+#[test]
+fn help_leads_with_examples() {
+    let mut desk = Desk::new();
+    assert_eq!(desk.run("", "sync --help"), 0);
+    insta::assert_snapshot!(desk.out, @"
+    Runs a connector and commits what changed
+
+    Examples:
+      parallax sync team                     into ./parallax.db
+      parallax sync team --store sqlite:/srv/parallax.db
+      parallax sync team --dry-run           write nothing
+      parallax sync team --json | jq .stats  for programs
+
+    Usage: parallax sync [OPTIONS] <CONNECTOR>
+
+    Arguments:
+      <CONNECTOR>  Connector to run; `parallax connectors` lists them
+
+    Options:
+          --store <URL>     Store, as sqlite:PATH [env: PARALLAX_STORE] [default: sqlite:parallax.db]
+          --account <NAME>  Account to read, if not the connector's own choice
+          --sync-id <ID>    Id of this sync: a second sync of the same id and content changes nothing
+                            [default: a new UUID]
+          --dry-run         Shows what the sync would change and writes nothing
+          --json            Prints one JSON object, whatever happens
+      -v, --verbose...      Logs more: -v what happens, -vv details, -vvv everything; RUST_LOG overrules
+                            it
+      -h, --help            Print help
+
+    Connectors:
+      team        People
+
+    Exit codes:
+      0  committed, every step completed
+      1  failed, nothing was committed
+      2  wrong command line, configuration or connector
+      3  committed, but some steps did not complete
+      4  the system cannot be reached or refuses the credentials
+      5  the store cannot be used
+      6  committed, but deletes were held
+      130, 143  cancelled by SIGINT or SIGTERM, nothing was committed
+    ");
+}
+
+#[test]
+fn reader_that_has_gone_away_is_no_failure() {
+    struct Full(io::ErrorKind);
+    impl Write for Full {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::Error::from(self.0))
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    for (kind, expected) in [
+        (io::ErrorKind::BrokenPipe, 0),
+        (io::ErrorKind::StorageFull, 2),
+    ] {
+        let mut err = Vec::new();
+        let mut out = Full(kind);
+        let code = App::new().run(["parallax", "connectors", "--json"], &mut out, &mut err);
+        assert_eq!((code, err.is_empty()), (expected, expected == 0));
+    }
+}
