@@ -4,7 +4,7 @@ use std::pin::Pin;
 use parallax_core::ConnectorOutput;
 
 use crate::error::{CommitError, StoreError};
-use crate::result::{CommitResult, Rows};
+use crate::result::{CommitResult, Forgotten, Rows};
 
 /// What is to come of a call to an engine.
 pub(crate) type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -18,6 +18,13 @@ pub(crate) trait Engine: Debug + Send + Sync {
     fn commit_blocking(&self, output: &ConnectorOutput) -> Result<CommitResult, CommitError>;
 
     fn plan(&self, output: ConnectorOutput) -> Answer<'_, Result<CommitResult, CommitError>>;
+
+    fn forget(
+        &self,
+        connector_id: String,
+        account_id: String,
+        plan: bool,
+    ) -> Answer<'_, Result<Forgotten, StoreError>>;
 
     fn query(&self, sql: String) -> Answer<'_, Result<Rows, StoreError>>;
 }

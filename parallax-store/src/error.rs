@@ -22,6 +22,12 @@ pub enum StoreError {
         /// Where it should be.
         path: PathBuf,
     },
+    /// There is no directory to create the store in.
+    #[error("there is no directory {}", path.display())]
+    NoDirectory {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The path leads to a directory.
     #[error("{} is a directory, not a store", path.display())]
     IsDirectory {
@@ -80,6 +86,14 @@ pub enum StoreError {
     /// The store was opened for reading.
     #[error("the store was opened for reading only")]
     ReadOnly,
+    /// The store has nothing of this connector in this account.
+    #[error("nothing is stored of {connector_id} in account {account_id:?}")]
+    NoSuchSource {
+        /// The connector.
+        connector_id: String,
+        /// The account.
+        account_id: String,
+    },
     /// The query is not one statement that reads.
     #[error("the query cannot be run: {0}")]
     Query(String),
@@ -97,6 +111,7 @@ impl StoreError {
         match self {
             Self::InvalidUrl { .. } => "store_invalid_url",
             Self::NotFound { .. } => "store_not_found",
+            Self::NoDirectory { .. } => "store_no_directory",
             Self::IsDirectory { .. } => "store_is_directory",
             Self::Permission { .. } => "store_permission",
             Self::Locked { .. } => "store_locked",
@@ -105,6 +120,7 @@ impl StoreError {
             Self::Corrupt { .. } => "store_corrupt",
             Self::Full { .. } => "store_full",
             Self::ReadOnly => "store_read_only",
+            Self::NoSuchSource { .. } => "no_such_source",
             Self::Query(_) => "query_failed",
             Self::Engine { .. } => "store_failed",
         }
@@ -117,6 +133,7 @@ impl StoreError {
                 "name a store as sqlite:PATH, for example sqlite:parallax.db"
             }
             Self::NotFound { .. } => "check the path, or create the store by a first sync into it",
+            Self::NoDirectory { .. } => "create the directory, or check the path",
             Self::IsDirectory { .. } => {
                 "name a file in the directory, for example sqlite:DIRECTORY/parallax.db"
             }
@@ -137,6 +154,7 @@ impl StoreError {
             }
             Self::Full { .. } => "free some space and sync again: nothing was lost",
             Self::ReadOnly => "open the store for writing",
+            Self::NoSuchSource { .. } => "the view parallax_source lists what is stored",
             Self::Query(_) => {
                 "one SELECT over parallax_entity, parallax_relationship, parallax_source, \
                  parallax_sync or parallax_change"

@@ -46,5 +46,5 @@ mod sqlite;
 mod store;
 
 pub use error::{CommitError, StoreError};
-pub use result::{Action, Cell, Change, CommitResult, Outcome, Rows, TypeCounts};
+pub use result::{Action, Cell, Change, CommitResult, Forgotten, Outcome, Rows, TypeCounts};
 pub use store::Store;

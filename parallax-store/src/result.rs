@@ -95,6 +95,15 @@ impl Action {
     }
 }
 
+/// What went with a source that was forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Its entities.
+    pub entities: u64,
+    /// Its relationships.
+    pub relationships: u64,
+}
+
 /// The answer to a query.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rows {

@@ -2,7 +2,7 @@ use parallax_core::ConnectorOutput;
 
 use crate::engine::{self, Engine};
 use crate::error::{CommitError, StoreError};
-use crate::result::{CommitResult, Rows};
+use crate::result::{CommitResult, Forgotten, Rows};
 
 /// A store: where syncs are committed and read.
 ///
@@ -26,7 +26,9 @@ impl Store {
     /// [`StoreError`] says why not. A file that is not a store, or one of a newer version, is left
     /// as it is.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
-        Ok(Self { engine: engine::open(url, false).await? })
+        Ok(Self {
+            engine: engine::open(url, false).await?,
+        })
     }
 
     /// Opens a store that exists, for reading; another process may be writing to it.
@@ -35,7 +37,9 @@ impl Store {
     ///
     /// As [`open`](Self::open), and [`StoreError::NotFound`].
     pub async fn open_read_only(url: &str) -> Result<Self, StoreError> {
-        Ok(Self { engine: engine::open(url, true).await? })
+        Ok(Self {
+            engine: engine::open(url, true).await?,
+        })
     }
 
     /// Returns the store's URL with the absolute path.
@@ -83,6 +87,38 @@ impl Store {
     /// As [`commit_sync`](Self::commit_sync).
     pub async fn plan_sync(&self, output: &ConnectorOutput) -> Result<CommitResult, CommitError> {
         self.engine.plan(output.clone()).await
+    }
+
+    /// Removes a source with all that it committed and its history, in one transaction.
+    ///
+    /// What other sources have is not touched: an entity that they emit, too, lives on with them.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NoSuchSource`] if there is none.
+    pub async fn forget(
+        &self,
+        connector_id: &str,
+        account_id: &str,
+    ) -> Result<Forgotten, StoreError> {
+        self.engine
+            .forget(connector_id.to_owned(), account_id.to_owned(), false)
+            .await
+    }
+
+    /// Returns what [`forget`](Self::forget) would remove now, and removes nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`forget`](Self::forget).
+    pub async fn plan_forget(
+        &self,
+        connector_id: &str,
+        account_id: &str,
+    ) -> Result<Forgotten, StoreError> {
+        self.engine
+            .forget(connector_id.to_owned(), account_id.to_owned(), true)
+            .await
     }
 
     /// Runs one SQL statement that reads.

@@ -18,6 +18,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("parallax-connect", &["parallax-core"]),
     ("parallax-store", &["parallax-core"]),
     ("parallax-metrics", &["parallax-core"]),
+    ("parallax-scheduler", &["parallax-core", "parallax-connect", "parallax-store"]),
     ("parallax-connector-*", &["parallax-connect"]),
     (
         "parallax-server",
@@ -25,6 +26,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "parallax-core",
             "parallax-connect",
             "parallax-store",
+            "parallax-scheduler",
             "parallax-metrics",
             "parallax-connector-*",
         ],

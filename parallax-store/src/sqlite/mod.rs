@@ -1,9 +1,12 @@
 //! The embedded engine: one connection, one transaction per commit.
 
 mod commit;
+mod decide;
 mod error;
+mod forget;
 mod open;
 mod query;
+mod write;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,7 +18,7 @@ use tokio::task::spawn_blocking;
 
 use crate::engine::{Answer, Engine};
 use crate::error::{CommitError, StoreError};
-use crate::result::{CommitResult, Rows};
+use crate::result::{CommitResult, Forgotten, Rows};
 use crate::sqlite::open::{Location, Opened};
 
 /// SQLite has one writer and blocks: a mutex is the queue that commits wait in, and the runtime's
@@ -89,6 +92,21 @@ impl Engine for Sqlite {
     fn plan(&self, output: ConnectorOutput) -> Answer<'_, Result<CommitResult, CommitError>> {
         Box::pin(async move {
             self.run(move |connection| commit::plan(connection, &output))
+                .await?
+        })
+    }
+
+    fn forget(
+        &self,
+        connector_id: String,
+        account_id: String,
+        plan: bool,
+    ) -> Answer<'_, Result<Forgotten, StoreError>> {
+        Box::pin(async move {
+            if !plan {
+                self.check_writable()?;
+            }
+            self.run(move |connection| forget::forget(connection, &connector_id, &account_id, plan))
                 .await?
         })
     }

@@ -21,6 +21,9 @@ const APPLICATION_ID: i64 = 0x5052_4c58;
 /// in, so this holds for every build or for none.
 const _: () = assert!(rusqlite::ffi::SQLITE_VERSION_NUMBER >= 3_051_003);
 
+/// What a connection holds in memory between commits, in negative KiB as the engine wants it.
+pub(super) const CACHE: i64 = -16_384;
+
 /// Where a store is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Location {
@@ -141,7 +144,7 @@ fn check_path(path: &Path) -> Result<bool, StoreError> {
         }),
         Ok(_) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => match path.parent() {
-            Some(parent) if !parent.is_dir() => Err(StoreError::NotFound {
+            Some(parent) if !parent.is_dir() => Err(StoreError::NoDirectory {
                 path: parent.to_owned(),
             }),
             _ => Ok(false),
@@ -225,9 +228,9 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
          PRAGMA wal_autocheckpoint = 0;
          PRAGMA journal_size_limit = 67108864;
          PRAGMA temp_store = MEMORY;
-         PRAGMA cache_size = -65536;
          PRAGMA trusted_schema = OFF;",
-    )
+    )?;
+    connection.pragma_update(None, "cache_size", CACHE)
 }
 
 fn migrate(path: &Path, connection: &mut Connection) -> Result<(), StoreError> {

@@ -20,7 +20,8 @@ CREATE TABLE px_source (
     last_process       BLOB,
     last_run_no        INTEGER,
     last_sync          INTEGER,
-    last_complete_sync INTEGER,
+    last_success_sync  INTEGER, -- committed or partial
+    last_complete_sync INTEGER, -- committed
     entities           INTEGER NOT NULL DEFAULT 0,
     relationships      INTEGER NOT NULL DEFAULT 0,
     UNIQUE (connector_id, account_id)
@@ -181,13 +182,20 @@ SELECT
     s.account_id,
     s.entities,
     s.relationships,
+    (
+        SELECT count(DISTINCT w.relationship)
+        FROM px_waiting w JOIN px_relationship r ON r.n = w.relationship
+        WHERE r.source_id = s.source_id
+    ) AS relationships_waiting,
     (SELECT count(*) FROM px_sync y WHERE y.source_id = s.source_id) AS syncs,
     l.sync_id AS last_sync_id,
     l.outcome AS last_outcome,
     strftime('%Y-%m-%dT%H:%M:%fZ', l.committed_at / 1e6, 'unixepoch') AS last_sync_at,
+    strftime('%Y-%m-%dT%H:%M:%fZ', u.committed_at / 1e6, 'unixepoch') AS last_success_at,
     strftime('%Y-%m-%dT%H:%M:%fZ', c.committed_at / 1e6, 'unixepoch') AS last_complete_at
 FROM px_source s
 LEFT JOIN px_sync l ON l.sync = s.last_sync
+LEFT JOIN px_sync u ON u.sync = s.last_success_sync
 LEFT JOIN px_sync c ON c.sync = s.last_complete_sync;
 
 CREATE VIEW parallax_sync AS

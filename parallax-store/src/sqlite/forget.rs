@@ -1,0 +1,75 @@
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
+
+use crate::error::StoreError;
+use crate::result::Forgotten;
+
+/// Removes a source and its history, or only counts what would go.
+pub(super) fn forget(
+    connection: &mut Connection,
+    connector_id: &str,
+    account_id: &str,
+    plan: bool,
+) -> Result<Forgotten, StoreError> {
+    let behavior = if plan {
+        TransactionBehavior::Deferred
+    } else {
+        TransactionBehavior::Immediate
+    };
+    let transaction = connection.transaction_with_behavior(behavior)?;
+    let source = transaction
+        .query_row(
+            "SELECT source_id, entities, relationships FROM px_source
+             WHERE connector_id = ?1 AND account_id = ?2",
+            [connector_id, account_id],
+            |row| {
+                let forgotten = Forgotten {
+                    entities: row.get(1)?,
+                    relationships: row.get(2)?,
+                };
+                Ok((row.get::<_, i64>(0)?, forgotten))
+            },
+        )
+        .optional()?;
+    let Some((source_id, forgotten)) = source else {
+        return Err(StoreError::NoSuchSource {
+            connector_id: connector_id.to_owned(),
+            account_id: account_id.to_owned(),
+        });
+    };
+    if !plan {
+        remove(&transaction, source_id)?;
+        transaction.commit()?;
+    }
+    Ok(forgotten)
+}
+
+fn remove(transaction: &Transaction<'_>, source_id: i64) -> rusqlite::Result<()> {
+    for sql in [
+        "DELETE FROM px_waiting WHERE relationship IN
+             (SELECT n FROM px_relationship WHERE source_id = ?1)",
+        "DELETE FROM px_edge_from WHERE (entity, relationship) IN
+             (SELECT from_id, n FROM px_relationship WHERE source_id = ?1)",
+        "DELETE FROM px_edge_to WHERE (entity, relationship) IN
+             (SELECT to_id, n FROM px_relationship WHERE source_id = ?1)",
+        "DELETE FROM px_relationship WHERE source_id = ?1",
+        // Relationships of other sources wait for what only this one had.
+        "INSERT OR IGNORE INTO px_waiting
+         SELECT g.relationship, g.entity FROM px_entity e JOIN px_edge_from g ON g.entity = e.id
+         WHERE e.source_id = ?1 AND NOT EXISTS (SELECT 1 FROM px_entity o
+             WHERE lower(hex(o.id)) = lower(hex(e.id)) AND o.source_id <> ?1)",
+        "INSERT OR IGNORE INTO px_waiting
+         SELECT g.relationship, g.entity FROM px_entity e JOIN px_edge_to g ON g.entity = e.id
+         WHERE e.source_id = ?1 AND NOT EXISTS (SELECT 1 FROM px_entity o
+             WHERE lower(hex(o.id)) = lower(hex(e.id)) AND o.source_id <> ?1)",
+        "DELETE FROM px_entity WHERE source_id = ?1",
+        "DELETE FROM px_change WHERE source_id = ?1",
+        "DELETE FROM px_claims WHERE source_id = ?1",
+        "DELETE FROM px_sync_step WHERE sync IN (SELECT sync FROM px_sync WHERE source_id = ?1)",
+        "DELETE FROM px_sync_type WHERE sync IN (SELECT sync FROM px_sync WHERE source_id = ?1)",
+        "DELETE FROM px_sync WHERE source_id = ?1",
+        "DELETE FROM px_source WHERE source_id = ?1",
+    ] {
+        transaction.execute(sql, [source_id])?;
+    }
+    Ok(())
+}
