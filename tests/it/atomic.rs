@@ -42,6 +42,17 @@ async fn sync_id_of_another_run_is_refused() {
         assert!(matches!(error, CommitError::SyncIdReused { .. }), "{error}");
         assert!(store.plan_sync(&other).await.is_err());
     }
+    // Emitting nothing is not the same as having failed.
+    let nothing = |end| script([step("other", keys([5])), ending(step("users", []), end)]);
+    store
+        .commit_sync(&run(&nothing(End::Ok), "1", "s-3").await)
+        .await
+        .unwrap();
+    let failed = run(&nothing(End::Error), "1", "s-3").await;
+    assert_eq!(
+        store.commit_sync(&failed).await.unwrap_err().code(),
+        "sync_id_reused"
+    );
     // Another account is another source.
     let elsewhere = run(&script([step("users", keys([2]))]), "2", "s-1").await;
     assert!(!store.commit_sync(&elsewhere).await.unwrap().replayed);

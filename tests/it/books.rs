@@ -177,7 +177,7 @@ fn parse(claims: &str) -> BTreeSet<(&'static str, Option<&'static str>)> {
 }
 
 /// Scripted panics are part of the tests; the default hook would print each of them.
-fn silence_scripted_panics() {
+pub(crate) fn silence_scripted_panics() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
         let default = std::panic::take_hook();

@@ -64,3 +64,55 @@ async fn entity_of_two_sources_lives_until_the_last_lets_go() {
     sync(&store, &named("third", keys([2])), "1").await;
     assert_eq!(lines(&store, shown).await, ["1"]);
 }
+
+#[tokio::test]
+async fn forgotten_source_takes_nothing_of_others_along() {
+    let store = memory().await;
+    let link = Rec::Link {
+        from: 1,
+        to: 2,
+        value: 0,
+    };
+    sync(
+        &store,
+        &named("left", [keys([1, 2, 3]), vec![link]].concat()),
+        "1",
+    )
+    .await;
+    sync(
+        &store,
+        &named("right", [keys([1]), vec![link]].concat()),
+        "1",
+    )
+    .await;
+    let shown = "SELECT connector_id FROM parallax_relationship ORDER BY 1";
+    assert_eq!(lines(&store, shown).await, ["left", "right"]);
+
+    let planned = store.plan_forget("left", "1").await.unwrap();
+    assert_eq!(things(&store, "left", "1").await.len(), 3);
+    let forgotten = store.forget("left", "1").await.unwrap();
+    assert_eq!(planned, forgotten);
+    assert_eq!((forgotten.entities, forgotten.relationships), (3, 1));
+
+    // 2 was left's alone, so right's relationship to it waits.
+    assert_eq!(lines(&store, shown).await, Vec::<String>::new());
+    assert_eq!(
+        lines(
+            &store,
+            "SELECT connector_id, relationships_waiting FROM parallax_source"
+        )
+        .await,
+        ["right 1"]
+    );
+    assert_eq!(
+        store.forget("left", "1").await.unwrap_err().code(),
+        "no_such_source"
+    );
+    let again = sync(&store, &named("left", keys([2])), "1").await;
+    assert_eq!(words(&again), "entity: 1 created");
+    assert_eq!(lines(&store, shown).await, ["right"]);
+    for table in ["px_edge_from", "px_edge_to", "px_relationship"] {
+        let connection = format!("SELECT count(*) FROM {table}");
+        assert_eq!(lines(&store, &connection).await, ["1"], "{table}");
+    }
+}

@@ -11,6 +11,7 @@ mod deletes;
 mod disk_full;
 mod isolation;
 mod plan;
+mod scheduler;
 mod store_files;
 mod support;
 mod views;

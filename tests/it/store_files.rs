@@ -26,7 +26,7 @@ async fn what_is_no_store_is_named() {
     assert_eq!(code(&url(directory.path())).await, "store_is_directory");
     assert_eq!(
         code(&url(&directory.path().join("no/where.db"))).await,
-        "store_not_found"
+        "store_no_directory"
     );
     assert_eq!(code("sqlite:/dev/null").await, "not_a_store");
 
