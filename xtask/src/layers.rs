@@ -31,6 +31,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "parallax-connector-*",
         ],
     ),
+    ("parallax-examples", &["parallax-*"]),
     ("parallax-tests", &["parallax-*"]),
     ("xtask", &[]),
 ];
