@@ -30,7 +30,10 @@ fn run_all(steps: &mut Steps) -> Result<()> {
         "cargo test --doc --workspace --locked",
         command::run,
     )?;
-    let tests = format!("{} run --workspace --locked --profile ci", tools.nextest);
+    let tests = format!(
+        "PROMTOOL={} {} run --workspace --locked --profile ci",
+        tools.promtool, tools.nextest
+    );
     steps.run("tests", &tests, command::run)
 }
 

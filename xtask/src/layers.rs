@@ -18,7 +18,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("parallax-connect", &["parallax-core"]),
     ("parallax-store", &["parallax-core"]),
     ("parallax-metrics", &["parallax-core"]),
-    ("parallax-scheduler", &["parallax-core", "parallax-connect", "parallax-store"]),
+    (
+        "parallax-scheduler",
+        &["parallax-core", "parallax-connect", "parallax-store"],
+    ),
     ("parallax-connector-*", &["parallax-connect"]),
     (
         "parallax-server",
@@ -31,6 +34,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "parallax-connector-*",
         ],
     ),
+    ("parallax-bench", &["parallax-*"]),
     ("parallax-examples", &["parallax-*"]),
     ("parallax-tests", &["parallax-*"]),
     ("xtask", &[]),

@@ -27,9 +27,10 @@ Developer tasks of Parallax.
 Usage: cargo xtask <command>
 
 Commands:
-  ci      Run everything that must pass before a change is merged
-  layers  Check the manifests: who depends on whom, what crates.io asks for
-  setup   Find or install the tools that the tests need
+  bench commit [N]  Measure collecting and committing N entities
+  ci                Run everything that must pass before a change is merged
+  layers            Check the manifests: who depends on whom, what crates.io asks for
+  setup             Find or install the tools that the tests need
 ";
 
 fn main() -> ExitCode {
@@ -51,6 +52,10 @@ fn run() -> Result<()> {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args.as_slice() {
         [] | ["help" | "--help" | "-h"] => print!("{HELP}"),
+        ["bench", bench @ "commit", size @ ..] => command::run(&format!(
+            "cargo run --release --locked --package parallax-bench --bin {bench} -- {}",
+            size.join(" ")
+        ))?,
         ["ci"] => ci::run()?,
         ["layers"] => layers::run()?,
         ["setup"] => drop(setup::run()?),

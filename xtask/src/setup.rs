@@ -1,6 +1,6 @@
 //! `cargo xtask setup`: finds or installs what the tests need.
 
-use std::env;
+use std::{env, fs};
 
 use anyhow::{Context, Result, ensure};
 
@@ -10,6 +10,8 @@ use crate::command;
 pub(crate) struct Tools {
     pub(crate) nextest: String,
     pub(crate) deny: String,
+    /// Prometheus's own checker of what `/metrics` answers.
+    pub(crate) promtool: String,
 }
 
 /// A cargo subcommand that does not come with Rust.
@@ -39,7 +41,42 @@ pub(crate) fn run() -> Result<Tools> {
     Ok(Tools {
         nextest: NEXTEST.find_or_install()?,
         deny: DENY.find_or_install()?,
+        promtool: find_or_unpack_promtool()?,
     })
+}
+
+/// Finds promtool, or unpacks it from Debian's package without installing that: the package starts
+/// a Prometheus, which is not ours to start.
+fn find_or_unpack_promtool() -> Result<String> {
+    let root = env::current_dir()?.join("target/tools/prometheus");
+    let unpacked = format!("{}/usr/bin/promtool", root.display());
+    for tool in ["promtool", &unpacked] {
+        if is_there(tool) {
+            return Ok(tool.to_owned());
+        }
+    }
+    println!("promtool is not there; unpacking it from Debian's package prometheus");
+    fs::create_dir_all(&root)?;
+    let unpack = || -> Result<()> {
+        // As root, because a fresh machine may have no list of packages yet. Elsewhere the lists
+        // that are there will do.
+        command::run("apt-get update --quiet=2").ok();
+        command::run("apt-get download --quiet=2 prometheus")
+            .context("apt-get cannot download the package")?;
+        // `apt-get download` writes to the current directory.
+        for entry in fs::read_dir(".")? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if name.starts_with("prometheus_") && name.ends_with(".deb") {
+                let unpacked = command::run(&format!("dpkg-deb -x {name} {}", root.display()));
+                fs::remove_file(&name)?;
+                return unpacked;
+            }
+        }
+        anyhow::bail!("apt-get left no package")
+    };
+    unpack().context("promtool is missing; on Debian: apt-get install prometheus")?;
+    ensure!(is_there(&unpacked), "{unpacked} does not start");
+    Ok(unpacked)
 }
 
 impl Tool {
