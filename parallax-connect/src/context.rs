@@ -3,9 +3,10 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use parallax_core::{
-    Attempt, Batch, BatchBuilder, ConnectorError, EmitError, Escaped, Record, Rejection,
-    ScopeReport, StepReport, StepStatus, escape,
+    Attempt, Batch, BatchBuilder, ConnectorError, EmitError, Record, Rejection, ScopeReport,
+    StepReport, StepStatus, excerpt, is_plain_name,
 };
+use tracing::Span;
 
 use crate::prior::{Prior, Sealed};
 use crate::telemetry;
@@ -13,15 +14,20 @@ use crate::telemetry;
 /// What a step emits through, and what it knows about its run.
 ///
 /// Cheap to clone; clones speak for the same step. It can be moved into spawned tasks and threads,
-/// but what they emit after the step has returned does not count: it is [`EmitError::Closed`].
+/// but what they emit after the step has ended does not count: it is [`EmitError::Closed`]. One
+/// that is left behind keeps what [`prior`](Self::prior) gives in memory.
 #[derive(Clone)]
 pub struct StepContext {
-    step: Arc<RunningStep>,
+    step: Arc<SharedStep>,
     scope: Option<u32>,
 }
 
-/// One attempt of a step, shared by the runner and all contexts of the attempt.
-pub(crate) struct RunningStep {
+/// The runner's hold on one attempt of a step. Dropped before its [`end`](Self::end), as in a
+/// cancelled run, it discards the attempt.
+pub(crate) struct RunningStep(Arc<SharedStep>);
+
+/// What the runner and all contexts of an attempt share.
+struct SharedStep {
     step_id: String,
     run: Arc<RunNames>,
     prior: Prior,
@@ -39,21 +45,22 @@ pub(crate) struct RunNames {
 struct OpenAttempt {
     builder: BatchBuilder,
     sink: Box<dyn Attempt>,
+    /// Why the sink took no more: the step fails, even if it passes over the error of `emit`.
+    broken: Option<ConnectorError>,
     /// The batches for the steps that read this one; `None` if none does.
     sealed: Option<Vec<Arc<Batch>>>,
     scope_places: HashMap<String, u32>,
     report: StepReport,
+    span: Span,
 }
 
 /// More reasons of one kind than a person wants to read are not kept.
 const REASONS_KEPT: usize = 3;
 const REASON_CHARS: usize = 300;
+/// Of a scope's name that is not valid: few enough to make a valid one.
+const SCOPE_CHARS: usize = 24;
 
 impl StepContext {
-    pub(crate) fn new(step: Arc<RunningStep>) -> Self {
-        Self { step, scope: None }
-    }
-
     /// Emits an entity or a relationship.
     ///
     /// A plain call: it validates, packs the record and returns. Records count when the step
@@ -64,7 +71,8 @@ impl StepContext {
     ///
     /// [`EmitError::Rejected`] if the record breaks a rule. It is counted and logged, and nothing
     /// that is stored is deleted for it, whatever the caller does with the error: `?` fails the
-    /// step, `.ok()` goes on without the record.
+    /// step, `.ok()` goes on without the record. [`EmitError::Closed`] if the step has ended, and
+    /// [`EmitError::Sink`] if the records cannot be kept, which fails the step in any case.
     pub fn emit(&self, record: impl Into<Record>) -> Result<(), EmitError> {
         let mut record = record.into();
         let mut attempt = self.step.lock();
@@ -93,7 +101,11 @@ impl StepContext {
     /// or fail to be, by itself, such as a region or a project.
     ///
     /// What was stored in a scope is deleted only after the scope was
-    /// [completed](Self::complete). Scopes do not nest: a scope of a scope is a scope of the step.
+    /// [completed](Self::complete); a step that leaves one open counts as incomplete. Scopes do
+    /// not nest: a scope of a scope is a scope of the step. The same name is the same scope.
+    ///
+    /// Names have 1 to 256 bytes without control characters. A scope of another name can be
+    /// emitted in, but not be completed.
     #[must_use]
     pub fn scope(&self, name: impl AsRef<str>) -> Self {
         let mut attempt = self.step.lock();
@@ -102,12 +114,12 @@ impl StepContext {
             .map(|attempt| attempt.open_scope(name.as_ref()));
         Self {
             step: Arc::clone(&self.step),
-            scope: scope.or(Some(u32::MAX - 1)),
+            scope,
         }
     }
 
     /// Says that the whole scope was listed. On a context without scope it says nothing that the
-    /// step's `Ok` does not say.
+    /// step's `Ok` does not say; after [`incomplete`](Self::incomplete) it is not believed.
     pub fn complete(&self) {
         self.update(|attempt, scope| {
             if let Some(scope) = scope.and_then(|place| attempt.scope_mut(place)) {
@@ -173,13 +185,11 @@ impl StepContext {
         };
         *rejected += 1;
         let name = record.describe();
-        telemetry::record_rejected(
-            &self.step.run,
-            &self.step.step_id,
-            &name,
-            &rejection,
-            *rejected,
-        );
+        // Whichever thread emits, its own span may be another.
+        attempt.span.in_scope(|| {
+            let Self { step, .. } = self;
+            telemetry::record_rejected(&step.run, &step.step_id, &name, &rejection, *rejected);
+        });
         if !id_known {
             attempt.miss(self.scope, &format!("rejected {name}: {rejection}"));
         }
@@ -201,49 +211,84 @@ impl fmt::Debug for StepContext {
 }
 
 impl RunningStep {
-    pub(crate) fn new(
+    /// Opens an attempt of the step that `report` is about.
+    pub(crate) fn open(
         report: StepReport,
         run: Arc<RunNames>,
         prior: Prior,
         sink: Box<dyn Attempt>,
         is_read: bool,
+        span: Span,
     ) -> Self {
-        Self {
+        Self(Arc::new(SharedStep {
             step_id: report.step_id.clone(),
             prior,
             attempt: Mutex::new(Some(OpenAttempt {
                 builder: BatchBuilder::new(Arc::clone(&run.account_id)),
                 sink,
+                broken: None,
                 sealed: is_read.then(Vec::new),
                 scope_places: HashMap::new(),
                 report,
+                span,
             })),
             run,
+        }))
+    }
+
+    pub(crate) fn context(&self) -> StepContext {
+        StepContext {
+            step: Arc::clone(&self.0),
+            scope: None,
         }
     }
 
     /// Ends the attempt, so that nothing can be emitted any more, and reports on it. What it
     /// emitted is accepted if `result` is `Ok` and the sink takes all of it, else discarded.
+    /// `None` if it has ended before.
     pub(crate) fn end(
         &self,
         result: Result<(), ConnectorError>,
     ) -> Option<(StepReport, Option<Sealed>)> {
-        let mut attempt = self.lock().take()?;
-        let last = attempt.builder.take();
-        let accepted = result
-            .and_then(|()| last.map_or(Ok(()), |batch| attempt.write(batch)))
-            .and_then(|()| attempt.sink.finish());
-        let mut report = attempt.report;
-        let sealed = match accepted {
+        let attempt = self.0.lock().take()?;
+        Some(attempt.end(result))
+    }
+}
+
+impl Drop for RunningStep {
+    fn drop(&mut self) {
+        // A context may outlive the run in a task of its own: what it emits goes nowhere.
+        let discarded = self.0.lock().take();
+        drop(discarded);
+    }
+}
+
+impl SharedStep {
+    fn lock(&self) -> MutexGuard<'_, Option<OpenAttempt>> {
+        self.attempt.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl OpenAttempt {
+    fn end(mut self, result: Result<(), ConnectorError>) -> (StepReport, Option<Sealed>) {
+        let last = self.builder.take();
+        let accepted = match self.broken.take() {
+            None => result,
+            Some(error) => Err(error),
+        }
+        .and_then(|()| last.map_or(Ok(()), |batch| self.write(batch)))
+        .and_then(|()| self.sink.finish());
+
+        let mut report = self.report;
+        match accepted {
             Ok(()) => {
-                let complete =
-                    report.incomplete.is_empty() && report.scopes.iter().all(|s| s.complete);
-                report.status = if complete {
-                    StepStatus::Completed
-                } else {
-                    StepStatus::Incomplete
+                let saw_all = report.incomplete.is_empty()
+                    && report.scopes.iter().all(|scope| scope.complete);
+                report.status = match saw_all {
+                    true => StepStatus::Completed,
+                    false => StepStatus::Incomplete,
                 };
-                attempt.sealed.map(Sealed::new)
+                (report, self.sealed.map(Sealed::new))
             }
             Err(error) => {
                 // Nothing of a failed attempt counts: neither its records nor what it saw.
@@ -251,38 +296,46 @@ impl RunningStep {
                 failed.dependencies = report.dependencies;
                 failed.status = StepStatus::Failed;
                 failed.error = Some(error);
-                report = failed;
-                None
+                (failed, None)
             }
-        };
-        Some((report, sealed))
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<OpenAttempt>> {
-        self.attempt.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl OpenAttempt {
     fn write(&mut self, batch: Arc<Batch>) -> Result<(), ConnectorError> {
+        if let Some(error) = &self.broken {
+            return Err(error.clone());
+        }
         if let Some(sealed) = &mut self.sealed {
             sealed.push(Arc::clone(&batch));
         }
-        self.sink.write(batch)
+        self.sink
+            .write(batch)
+            .inspect_err(|error| self.broken = Some(error.clone()))
     }
 
     fn open_scope(&mut self, name: &str) -> u32 {
-        if let Some(&place) = self.scope_places.get(name) {
-            return place;
-        }
-        #[expect(clippy::cast_possible_truncation, reason = "memory ends long before")]
-        let place = self.report.scopes.len() as u32;
-        self.scope_places.insert(name.to_owned(), place);
-        self.report.scopes.push(ScopeReport {
-            name: name.to_owned(),
-            complete: false,
-            incomplete: Vec::new(),
+        let is_valid = is_plain_name(name);
+        let name = match is_valid {
+            true => name.to_owned(),
+            // Where it then looks like another name it is that scope, which cannot be completed
+            // any more either.
+            false => excerpt(name, SCOPE_CHARS),
+        };
+        let scopes = &mut self.report.scopes;
+        let place = *self.scope_places.entry(name).or_insert_with_key(|name| {
+            scopes.push(ScopeReport {
+                name: name.clone(),
+                complete: false,
+                incomplete: Vec::new(),
+            });
+            #[expect(clippy::cast_possible_truncation, reason = "memory ends long before")]
+            let place = (scopes.len() - 1) as u32;
+            place
         });
+        if !is_valid {
+            let reason = "its name is not 1 to 256 bytes without control characters";
+            self.miss(Some(place), reason);
+        }
         place
     }
 
@@ -299,15 +352,10 @@ impl OpenAttempt {
             None => &mut self.report.incomplete,
         };
         if reasons.len() < REASONS_KEPT {
-            reasons.push(
-                Escaped(
-                    escape(reason)
-                        .chars()
-                        .take(REASON_CHARS)
-                        .collect::<String>(),
-                )
-                .to_string(),
-            );
+            reasons.push(excerpt(reason, REASON_CHARS));
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -55,12 +55,24 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Watching
+//!
+//! A run tells what happens while it happens: as [`SyncEvent`]s to the receiver of a channel, and
+//! as `tracing` log lines in the spans `sync` (`connector_id`, `account_id`, `sync_id`) and `step`
+//! (`step_id`), which are inside the caller's. What a step logs is inside its span; a task that it
+//! spawns takes the span along with [`in_current_span`](tracing::Instrument::in_current_span).
+//!
+//! Nothing that comes from outside, a name or an error, can break a log line or an error's message
+//! in two: control characters are shown as escapes.
 
 mod connector;
 mod context;
 mod graph;
 mod prior;
 mod run;
+#[cfg(test)]
+mod scripted;
 mod step;
 mod telemetry;
 
@@ -68,9 +80,10 @@ pub use connector::Connector;
 pub use context::StepContext;
 pub use graph::GraphError;
 pub use parallax_core::{
-    ConnectorError, ConnectorOutput, EmitError, Entity, EntityKey, EntityRef, ErrorKind, Record,
-    Rejection, Relationship, RelationshipRef, ResultExt, ScopeReport, StepReport, StepStatus,
-    SyncEvent, SyncReport, Timestamp, Value, ValueRef, entity, relationship,
+    ConnectorError, ConnectorOutput, EmitError, Entity, EntityId, EntityKey, EntityRef, ErrorKind,
+    Record, Rejection, Relationship, RelationshipId, RelationshipRef, ResultExt, Run, ScopeReport,
+    Sink, StepReport, StepStatus, SyncEvent, SyncReport, Timestamp, Value, ValueRef, entity,
+    relationship,
 };
 pub use prior::Prior;
 pub use run::{RunError, Runner, run_connector};

@@ -13,14 +13,14 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use futures::{FutureExt, future};
 use parallax_core::{
     ConnectorError, ConnectorOutput, MemorySink, Run, Sink, StepReport, StepStatus, SyncEvent,
-    SyncReport, escape, is_identifier, is_plain_name,
+    SyncReport, excerpt, is_identifier, is_plain_name,
 };
 use tokio::sync::mpsc::Sender;
 use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::connector::Connector;
-use crate::context::{RunNames, RunningStep, StepContext};
+use crate::context::{RunNames, RunningStep};
 use crate::graph::{Graph, GraphError};
 use crate::prior::{Prior, Sealed};
 use crate::step::Step;
@@ -64,16 +64,18 @@ pub async fn run_connector(
 /// Runs a connector with other settings than [`run_connector`]'s.
 ///
 /// ```
-/// # use parallax_connect::{Connector, RunError, Runner};
-/// # async fn sync(connector: &dyn Connector) -> Result<(), RunError> {
-/// let stop = async {
-///     tokio::signal::ctrl_c().await.ok();
-/// };
-/// let output = Runner::new(connector).concurrency(4).cancel_on(stop).run("acme", "s-1").await?;
-/// # drop(output);
-/// # Ok(())
-/// # }
+/// use std::time::Duration;
+///
+/// use parallax_connect::{Connector, ConnectorOutput, RunError, Runner};
+///
+/// /// Four steps at a time, for an hour at most.
+/// async fn sync(connector: &dyn Connector) -> Result<ConnectorOutput, RunError> {
+///     let too_long = tokio::time::sleep(Duration::from_secs(3600));
+///     Runner::new(connector).concurrency(4).cancel_on(too_long).run("acme", "sync-001").await
+/// }
+/// # drop(sync);
 /// ```
+#[must_use = "nothing runs before `run`"]
 pub struct Runner<'a> {
     connector: &'a dyn Connector,
     concurrency: usize,
@@ -95,28 +97,24 @@ impl<'a> Runner<'a> {
     }
 
     /// Sets how many steps run at a time, at least one.
-    #[must_use]
     pub fn concurrency(mut self, steps: usize) -> Self {
         self.concurrency = steps.max(1);
         self
     }
 
     /// Sends events to a receiver, as [`run_connector`] does.
-    #[must_use]
     pub fn events(mut self, events: &'a Sender<SyncEvent>) -> Self {
         self.events = Some(events);
         self
     }
 
     /// Emits into a sink instead of memory: the output then holds the report, but no records.
-    #[must_use]
     pub fn sink(mut self, sink: &'a dyn Sink) -> Self {
         self.sink = Some(sink);
         self
     }
 
     /// Cancels the run when `cancel` ends: [`RunError::Cancelled`].
-    #[must_use]
     pub fn cancel_on(mut self, cancel: impl Future<Output = ()> + Send + 'a) -> Self {
         self.cancel = Box::pin(cancel);
         self
@@ -132,32 +130,23 @@ impl<'a> Runner<'a> {
     ///
     /// As [`run_connector`].
     pub async fn run(self, account_id: &str, sync_id: &str) -> Result<ConnectorOutput, RunError> {
-        let (name, version, steps) = self.describe()?;
+        let connector = self.connector;
+        let (name, version) = ask(|| (connector.name(), connector.version()))?;
         let run = Arc::new(RunNames {
             connector_id: check("connector name", name, is_identifier)?,
             account_id: check("account", account_id, is_plain_name)?.into(),
             sync_id: check("sync id", sync_id, is_plain_name)?,
         });
+        let span = sync_span(&run);
+        let steps = span.in_scope(|| ask(|| connector.steps()))?;
         let graph = Graph::try_new(&steps)?;
         // A timer is needed as soon as a receiver lags: better no run than one that ends in a panic.
         if catch_unwind(|| drop(tokio::time::sleep(Duration::ZERO))).is_err() {
             return Err(RunError::NoTimer);
         }
-        let span = sync_span(&run);
         self.run_steps(&steps, &graph, &run, version)
             .instrument(span)
             .await
-    }
-
-    /// Asks the connector for its name, version and steps.
-    fn describe(&self) -> Result<(&'a str, &'a str, Vec<Step<'a>>), RunError> {
-        let connector = self.connector;
-        catch_unwind(AssertUnwindSafe(|| {
-            (connector.name(), connector.version(), connector.steps())
-        }))
-        .map_err(|payload| RunError::Panicked {
-            message: panic_message(&*payload),
-        })
     }
 
     async fn run_steps(
@@ -175,11 +164,11 @@ impl<'a> Runner<'a> {
             RUNS.fetch_add(1, Ordering::Relaxed),
             SystemTime::now(),
         );
-        facts.connector_version = escape(version).chars().take(256).collect();
+        facts.connector_version = excerpt(version, 100);
         let started = Instant::now();
         let memory = MemorySink::default();
         let sink = self.sink.unwrap_or(&memory);
-        let mut telemetry = Telemetry::new(run, self.events);
+        let telemetry = Telemetry::new(run, self.events);
         telemetry.sync_started();
 
         let mut schedule = Schedule::new(steps, graph);
@@ -192,17 +181,16 @@ impl<'a> Runner<'a> {
                     && let Some(place) = schedule.ready.pop_front()
                     && let Some(step) = steps.get(place)
                 {
-                    let running_step = Arc::new(RunningStep::new(
+                    let span = step_span(&step.id);
+                    let attempt = RunningStep::open(
                         schedule.report_of(place),
                         Arc::clone(run),
                         Prior::new(Arc::clone(&run.account_id), schedule.prior_of(place)),
                         sink.open(place),
                         schedule.is_read(place),
-                    ));
-                    running.push(
-                        run_step(step, place, running_step, &telemetry)
-                            .instrument(step_span(&step.id)),
+                        span.clone(),
                     );
+                    running.push(run_step(step, place, attempt, &telemetry).instrument(span));
                 }
                 let next = poll_fn(|cx| {
                     if cancel.as_mut().poll(cx).is_ready() {
@@ -229,15 +217,15 @@ impl<'a> Runner<'a> {
             for step in schedule.cancel_the_rest() {
                 telemetry.step_ended(step);
             }
-            // `Telemetry` logs the end of the run when it is dropped, as for a dropped future.
-            telemetry.drain().await;
+            telemetry.sync_cancelled().await;
             let report = Box::new(SyncReport::new(schedule.reports));
             return Err(RunError::Cancelled { report });
         }
         facts.duration = started.elapsed();
-        telemetry.sync_completed(&schedule.reports, facts.duration);
-        let undelivered = telemetry.drain().await;
         let report = SyncReport::new(schedule.reports);
+        let undelivered = telemetry
+            .sync_completed(report.steps(), facts.duration)
+            .await;
         Ok(ConnectorOutput::new(
             facts,
             report,
@@ -264,20 +252,20 @@ enum Next<T> {
 async fn run_step(
     step: &Step<'_>,
     place: usize,
-    running: Arc<RunningStep>,
+    running: RunningStep,
     telemetry: &Telemetry<'_>,
 ) -> (usize, StepReport, Option<Sealed>) {
     let started = Instant::now();
     telemetry.step_started(&step.id);
-    let ctx = StepContext::new(Arc::clone(&running));
+    let ctx = running.context();
     // The call as well as the future: a step may panic before its first await.
-    let attempt = async { (step.run)(ctx).await };
+    let attempt = async { step.run.run(ctx).await };
     let result = AssertUnwindSafe(attempt)
         .catch_unwind()
         .await
         .unwrap_or_else(|payload| {
             Err(ConnectorError::Panicked {
-                message: panic_message(&*payload),
+                message: panic_message(payload),
             })
         });
     let (mut report, sealed) = running
@@ -357,7 +345,10 @@ impl<'a> Schedule<'a> {
         sealed: Option<Sealed>,
     ) -> Vec<&StepReport> {
         let ok = report.status.is_ok();
-        if let Some(slot) = self.sealed.get_mut(place) {
+        // Those that would have read it may have been skipped meanwhile.
+        if self.is_read(place)
+            && let Some(slot) = self.sealed.get_mut(place)
+        {
             *slot = sealed.map(Arc::new);
         }
         self.note(place, report);
@@ -366,7 +357,7 @@ impl<'a> Schedule<'a> {
             for &dependent in self.graph.dependents.get(place).into_iter().flatten() {
                 if let Some(waits) = self.waits.get_mut(dependent) {
                     *waits -= 1;
-                    if *waits == 0 && self.ended.get(dependent) == Some(&false) {
+                    if *waits == 0 {
                         self.ready.push_back(dependent);
                     }
                 }
@@ -439,14 +430,14 @@ pub enum RunError {
     #[error(transparent)]
     Graph(#[from] GraphError),
     /// A name is not valid.
-    #[error("{what} {value:?} is not {}", form(what))]
+    #[error("{what} \"{value}\" is not {}", form(what))]
     InvalidName {
         /// What it should name.
         what: &'static str,
-        /// The name, or the beginning of a long one.
+        /// The name, escaped; of a long one, the beginning.
         value: String,
     },
-    /// The connector panicked while it described itself.
+    /// The connector panicked while it named itself or its steps.
     #[error("the connector panicked while naming its steps: {message}")]
     Panicked {
         /// The panic's message.
@@ -476,16 +467,31 @@ fn check(what: &'static str, value: &str, is_valid: fn(&str) -> bool) -> Result<
     } else {
         Err(RunError::InvalidName {
             what,
-            value: value.chars().take(80).collect(),
+            value: excerpt(value, 64),
         })
     }
 }
 
-fn panic_message(payload: &(dyn Any + Send)) -> String {
+/// Asks the connector something about itself.
+fn ask<T>(question: impl FnOnce() -> T) -> Result<T, RunError> {
+    catch_unwind(AssertUnwindSafe(question)).map_err(|payload| RunError::Panicked {
+        message: panic_message(payload),
+    })
+}
+
+fn panic_message(payload: Box<dyn Any + Send>) -> String {
     let message = payload
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no message");
-    escape(message).chars().take(300).collect()
+    let message = excerpt(message, 300);
+    // What a step panicked with may panic again when it is dropped; then it is better not dropped.
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(payload);
+    }
+    message
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::marker::PhantomData;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -7,15 +8,34 @@ use parallax_core::ConnectorError;
 use crate::context::StepContext;
 
 /// A part of a connector that runs as a unit: it completes, or nothing it emitted counts.
+#[must_use = "a step runs only if it is among the connector's steps"]
 pub struct Step<'a> {
     pub(crate) id: String,
     pub(crate) title: String,
     pub(crate) dependencies: Vec<Dependency>,
-    pub(crate) run: Box<RunStep<'a>>,
+    pub(crate) run: Box<dyn RunStep + 'a>,
 }
 
-type RunStep<'a> =
-    dyn Fn(StepContext) -> BoxFuture<'a, Result<(), ConnectorError>> + Send + Sync + 'a;
+/// What a step does.
+///
+/// A trait of our own and not `Fn(StepContext) -> BoxFuture<'a, _>`, which would tie `Step<'a>` to
+/// exactly `'a`: a `Step<'static>` could not stand among the steps that borrow their connector.
+pub(crate) trait RunStep: Send + Sync {
+    fn run(&self, ctx: StepContext) -> BoxFuture<'_, Result<(), ConnectorError>>;
+}
+
+/// A function that runs a step; `Fut` is what it returns.
+struct RunFn<F, Fut>(F, PhantomData<fn() -> Fut>);
+
+impl<F, Fut> RunStep for RunFn<F, Fut>
+where
+    F: Fn(StepContext) -> Fut + Send + Sync,
+    Fut: Future<Output = Result<(), ConnectorError>> + Send,
+{
+    fn run(&self, ctx: StepContext) -> BoxFuture<'_, Result<(), ConnectorError>> {
+        (self.0)(ctx).boxed()
+    }
+}
 
 pub(crate) struct Dependency {
     pub(crate) step_id: String,
@@ -25,7 +45,30 @@ pub(crate) struct Dependency {
 /// Makes a step of an id (`[a-z0-9_.-]{1,64}`, unique in the connector), a title for people, and
 /// what it does.
 ///
-/// The function may be called more than once in a run: each call is an attempt.
+/// The function may be called more than once in a run: each call is an attempt. It is a method that
+/// is given the context, or a closure around an async block; an async closure that captures
+/// something is not an `Fn`, and does not compile here.
+///
+/// ```
+/// # use parallax_connect::{Connector, ConnectorError, Step, StepContext, entity, step};
+/// # struct Team { members: Vec<String> }
+/// # impl Connector for Team {
+/// #     fn name(&self) -> &str { "team" }
+/// fn steps(&self) -> Vec<Step<'_>> {
+///     vec![
+///         step("users", "Collect users", |ctx| self.users(ctx)),
+///         step("teams", "Collect teams", move |ctx| async move {
+///             let size = self.members.len() as u64;
+///             ctx.emit(entity("team", "all").property("size", size))?;
+///             Ok(())
+///         }),
+///     ]
+/// }
+/// # }
+/// # impl Team {
+/// #     async fn users(&self, _: StepContext) -> Result<(), ConnectorError> { Ok(()) }
+/// # }
+/// ```
 pub fn step<'a, F, Fut>(id: impl Into<String>, title: impl Into<String>, run: F) -> Step<'a>
 where
     F: Fn(StepContext) -> Fut + Send + Sync + 'a,
@@ -35,20 +78,18 @@ where
         id: id.into(),
         title: title.into(),
         dependencies: Vec::new(),
-        run: Box::new(move |ctx| run(ctx).boxed()),
+        run: Box::new(RunFn(run, PhantomData)),
     }
 }
 
 impl Step<'_> {
-    /// Starts the step only after these have completed. If one does not, this one is skipped.
-    #[must_use]
+    /// Starts the step only after these have returned `Ok`. If one does not, this one is skipped.
     pub fn depends_on<S: Into<String>>(self, steps: impl IntoIterator<Item = S>) -> Self {
         self.after(steps, false)
     }
 
     /// As [`depends_on`](Self::depends_on), and gives the step their records:
     /// [`StepContext::prior`].
-    #[must_use]
     pub fn reads<S: Into<String>>(self, steps: impl IntoIterator<Item = S>) -> Self {
         self.after(steps, true)
     }

@@ -40,7 +40,7 @@ pub(crate) fn sync_span(run: &RunNames) -> Span {
 }
 
 pub(crate) fn step_span(step_id: &str) -> Span {
-    tracing::info_span!("step", step_id)
+    tracing::info_span!("step", %step_id)
 }
 
 pub(crate) fn record_rejected(
@@ -54,7 +54,7 @@ pub(crate) fn record_rejected(
         tracing::warn!(
             connector_id = %run.connector_id,
             sync_id = %Escaped(&run.sync_id),
-            step_id,
+            %step_id,
             record = %Escaped(record),
             error = %Escaped(rejection),
             "Record rejected"
@@ -88,7 +88,7 @@ impl<'a> Telemetry<'a> {
         tracing::info!(
             connector_id = %self.run.connector_id,
             sync_id = %Escaped(&self.run.sync_id),
-            step_id,
+            %step_id,
             "Step started"
         );
         self.send(SyncEvent::StepStarted {
@@ -102,39 +102,37 @@ impl<'a> Telemetry<'a> {
         let sync_id = Escaped(&self.run.sync_id);
         let step_id = step.step_id.as_str();
         let duration_ms = millis(step.duration);
-        let error = match &step.error {
-            None => {
-                let (entities, relationships) = (step.entities, step.relationships);
-                let rejected = step.entities_rejected + step.relationships_rejected;
-                match step.reason() {
-                    None => tracing::info!(
-                        connector_id, %sync_id, step_id, entities, relationships, rejected,
-                        duration_ms, "Step completed"
-                    ),
-                    Some(reason) => tracing::warn!(
-                        connector_id, %sync_id, step_id, entities, relationships, rejected,
-                        duration_ms, reason = %Escaped(reason), "Step incomplete"
-                    ),
-                }
-                return self.send(SyncEvent::StepCompleted {
-                    step_id: step.step_id.clone(),
-                    entities: as_usize(entities),
-                    relationships: as_usize(relationships),
-                    duration: step.duration,
-                });
+        let Some(error) = &step.error else {
+            let (entities, relationships) = (step.entities, step.relationships);
+            let rejected = step.entities_rejected + step.relationships_rejected;
+            match step.reason() {
+                None => tracing::info!(
+                    %connector_id, %sync_id, %step_id, entities, relationships, rejected,
+                    duration_ms, "Step completed"
+                ),
+                Some(reason) => tracing::warn!(
+                    %connector_id, %sync_id, %step_id, entities, relationships, rejected,
+                    duration_ms, reason = %Escaped(reason), "Step incomplete"
+                ),
             }
-            Some(error) => error,
+            return self.send(SyncEvent::StepCompleted {
+                step_id: step.step_id.clone(),
+                entities: as_usize(entities),
+                relationships: as_usize(relationships),
+                duration: step.duration,
+            });
         };
-        let kind = error.kind().as_str();
+        let kind = error.kind();
+        let shown = Escaped(error);
         match step.status {
             StepStatus::Skipped => tracing::warn!(
-                connector_id, %sync_id, step_id, kind, %error, "Step skipped"
+                %connector_id, %sync_id, %step_id, %kind, error = %shown, "Step skipped"
             ),
             StepStatus::Cancelled => tracing::warn!(
-                connector_id, %sync_id, step_id, kind, %error, "Step cancelled"
+                %connector_id, %sync_id, %step_id, %kind, error = %shown, "Step cancelled"
             ),
             _ => tracing::warn!(
-                connector_id, %sync_id, step_id, kind, %error, duration_ms, "Step failed"
+                %connector_id, %sync_id, %step_id, %kind, error = %shown, duration_ms, "Step failed"
             ),
         }
         self.send(SyncEvent::StepFailed {
@@ -143,7 +141,15 @@ impl<'a> Telemetry<'a> {
         });
     }
 
-    pub(crate) fn sync_completed(&mut self, steps: &[StepReport], duration: Duration) {
+    /// Tells that the run is over, once the receiver has taken what it will take. Returns how
+    /// many events it did not take.
+    pub(crate) async fn sync_completed(mut self, steps: &[StepReport], duration: Duration) -> u64 {
+        self.send(SyncEvent::Completed {
+            connector_id: self.run.connector_id.clone(),
+            sync_id: self.run.sync_id.clone(),
+        });
+        let undelivered = self.drain().await;
+        // Not before: until here the run can be dropped, and each run has one last line.
         self.ended = true;
         tracing::info!(
             connector_id = %self.run.connector_id,
@@ -153,10 +159,12 @@ impl<'a> Telemetry<'a> {
             duration_ms = millis(duration),
             "Sync completed"
         );
-        self.send(SyncEvent::Completed {
-            connector_id: self.run.connector_id.clone(),
-            sync_id: self.run.sync_id.clone(),
-        });
+        undelivered
+    }
+
+    /// Tells that the run is over before its time; so does a run that is dropped.
+    pub(crate) async fn sync_cancelled(self) {
+        self.drain().await;
     }
 
     /// Hands queued events to the receiver as it makes room. Never ends; it is polled after the
@@ -180,7 +188,7 @@ impl<'a> Telemetry<'a> {
 
     /// Waits for the receiver to take what is still queued, as long as it takes something.
     /// Returns how many events it did not take.
-    pub(crate) async fn drain(&self) -> u64 {
+    async fn drain(&self) -> u64 {
         let Some(watcher) = self.watcher else {
             return 0;
         };

@@ -138,14 +138,14 @@ impl BatchBuilder {
                 if checked.is_ok() {
                     entity.put(&self.account_id, bytes);
                 }
-                let id = entity.key().id(&self.account_id);
+                let id = entity.key().id_by(&self.account_id, bytes);
                 (id.to_bytes(), checked, entities)
             }
             Record::Relationship(relationship) => {
                 relationship
                     .check_id()
                     .map_err(|rejection| (rejection, false))?;
-                let (from, to, id) = relationship.id(&self.account_id);
+                let (from, to, id) = relationship.ids(&self.account_id, bytes);
                 let checked = relationship.check();
                 if checked.is_ok() {
                     relationship.put(from, to, bytes);
@@ -191,7 +191,7 @@ impl BatchBuilder {
     }
 }
 
-fn like<T>(filled: &Vec<T>) -> Vec<T> {
+fn like<T>(filled: &[T]) -> Vec<T> {
     Vec::with_capacity(filled.len() + filled.len() / 32)
 }
 

@@ -30,7 +30,10 @@ pub enum ConnectorError {
     #[error(transparent)]
     Unauthorized(Cause),
     /// The system asked for a pause.
-    #[error("{} asked for a pause of {retry_after:?}", excerpt(service, NAME_CHARS))]
+    #[error(
+        "{} asked for a pause of {retry_after:?}",
+        excerpt(service, NAME_CHARS)
+    )]
     RateLimited {
         /// Name of the system's service.
         service: String,
@@ -274,7 +277,7 @@ pub enum EmitError {
         /// The step that ended.
         step_id: String,
     },
-    /// What takes the records failed; the step cannot go on.
+    /// What takes the records failed: the step fails with it, whatever it returns.
     #[error("step {step_id}: records cannot be kept: {message}")]
     Sink {
         /// The step that emitted.
@@ -366,7 +369,9 @@ mod tests {
         struct Layer(u32, #[source] Option<Box<Self>>);
 
         let chain = (0..3).fold(None, |source, n| Some(Box::new(Layer(n, source))));
-        let error = Err::<(), _>(*chain.unwrap()).fatal("list users").unwrap_err();
+        let error = Err::<(), _>(*chain.unwrap())
+            .fatal("list users")
+            .unwrap_err();
         assert_eq!(error.to_string(), "list users: layer 2: layer 1: layer 0");
 
         let long = (0..1_000).fold(None, |source, n| Some(Box::new(Layer(n, source))));
@@ -392,7 +397,9 @@ mod tests {
             ConnectorError::fatal(&hostile),
             ConnectorError::retryable(&hostile),
             ConnectorError::unauthorized(&hostile),
-            Err::<(), _>(hostile.as_str()).fatal("list users").unwrap_err(),
+            Err::<(), _>(hostile.as_str())
+                .fatal("list users")
+                .unwrap_err(),
             io::Error::other(hostile.clone()).into(),
             ConnectorError::RateLimited {
                 service: hostile.clone(),

@@ -123,17 +123,21 @@ impl EntityKey {
 
     /// Returns the id of the named entity in a sync of `account_id`.
     pub fn id(&self, account_id: &str) -> EntityId {
+        self.id_by(account_id, &mut Vec::new())
+    }
+
+    /// As [`id`](Self::id); writes to the end of `scratch`, and leaves nothing.
+    pub(crate) fn id_by(&self, account_id: &str, scratch: &mut Vec<u8>) -> EntityId {
         let (tag, namespace) = match &self.namespace {
             Namespace::Account => (b"ea", account_id),
             Namespace::InAccount(other) => (b"ea", other.as_str()),
             Namespace::Global => (b"eg", ""),
         };
-        EntityId(digest(&[
-            tag,
-            namespace.as_bytes(),
-            self.entity_type.as_bytes(),
-            self.key.as_bytes(),
-        ]))
+        let [entity_type, key] = [self.entity_type.as_bytes(), self.key.as_bytes()];
+        EntityId(digest(
+            scratch,
+            &[tag, namespace.as_bytes(), entity_type, key],
+        ))
     }
 }
 
@@ -150,29 +154,32 @@ impl From<&EntityKey> for EntityKey {
 }
 
 impl RelationshipId {
-    pub(crate) fn of(from: EntityId, verb: &str, to: EntityId, key: Option<&str>) -> Self {
+    pub(crate) fn of(
+        from: EntityId,
+        verb: &str,
+        to: EntityId,
+        key: Option<&str>,
+        scratch: &mut Vec<u8>,
+    ) -> Self {
         let (tag, key) = match key {
             Some(key) => (b"rk", key),
             None => (b"r-", ""),
         };
-        Self(digest(&[
-            tag,
-            &from.0,
-            verb.as_bytes(),
-            &to.0,
-            key.as_bytes(),
-        ]))
+        let parts: [&[u8]; 5] = [tag, &from.0, verb.as_bytes(), &to.0, key.as_bytes()];
+        Self(digest(scratch, &parts))
     }
 }
 
-fn digest(parts: &[&[u8]]) -> [u8; 16] {
+fn digest(scratch: &mut Vec<u8>, parts: &[&[u8]]) -> [u8; 16] {
     // Joined first: one short piece hashes much faster than many shorter ones.
-    let mut input = Vec::with_capacity(128);
+    let start = scratch.len();
     for part in parts {
-        put_bytes(&mut input, part);
+        put_bytes(scratch, part);
     }
+    let hash = blake3::hash(scratch.get(start..).unwrap_or_default());
+    scratch.truncate(start);
     let mut id = [0; 16];
-    id.copy_from_slice(blake3::hash(&input).as_bytes().split_at(16).0);
+    id.copy_from_slice(hash.as_bytes().split_at(16).0);
     id
 }
 
@@ -214,7 +221,7 @@ mod tests {
             (a, "RUNS", b, Some("")),
             (a, "RUNS", b, Some("80")),
         ]
-        .map(|(from, verb, to, key)| RelationshipId::of(from, verb, to, key))
+        .map(|(from, verb, to, key)| RelationshipId::of(from, verb, to, key, &mut Vec::new()))
         .into();
         assert_eq!(ids.len(), 5);
     }
@@ -224,7 +231,8 @@ mod tests {
         // Stored for years: a change here is a change of every record's identity.
         let user = EntityKey::new("okta_user", "alice");
         let group = EntityKey::new("okta_group", "admins");
-        let member = RelationshipId::of(user.id("acme"), "MEMBER_OF", group.id("acme"), None);
+        let ends = [&user, &group].map(|key| key.id("acme"));
+        let member = RelationshipId::of(ends[0], "MEMBER_OF", ends[1], None, &mut Vec::new());
         let shown = [
             user.id("acme").to_string(),
             user.global().id("acme").to_string(),

@@ -39,7 +39,7 @@ pub struct StepReport {
     pub entities_rejected: u64,
     /// Relationships that `emit` rejected.
     pub relationships_rejected: u64,
-    /// Time from its first poll to its end.
+    /// Time from its first poll to its end; zero for one that was skipped or cancelled.
     pub duration: Duration,
 }
 
@@ -215,5 +215,292 @@ impl SyncReport {
             }
         }
         ancestors
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    use super::*;
+
+    fn step(step_id: &str, dependencies: &[usize]) -> StepReport {
+        let mut step = StepReport::new(step_id, "");
+        step.status = StepStatus::Completed;
+        step.dependencies = dependencies.to_vec();
+        step
+    }
+
+    /// Gives a step scopes: `+eu` is complete, `-eu` is not, `.` says that these are all.
+    fn scoped(mut step: StepReport, scopes: &str) -> StepReport {
+        for word in scopes.split(' ') {
+            let (sign, name) = word.split_at(1);
+            match sign {
+                "." => step.all_scopes_listed = true,
+                _ => step.scopes.push(ScopeReport {
+                    name: name.to_owned(),
+                    complete: sign == "+",
+                    incomplete: Vec::new(),
+                }),
+            }
+        }
+        step
+    }
+
+    fn with_status(mut step: StepReport, status: StepStatus) -> StepReport {
+        step.status = status;
+        step
+    }
+
+    fn incomplete(step: StepReport) -> StepReport {
+        let mut step = with_status(step, StepStatus::Incomplete);
+        step.incomplete.push("page 2 timed out".to_owned());
+        step
+    }
+
+    /// Who has looked everywhere: for records of the last step without scope, in `eu`, in `us`
+    /// and in `asia`.
+    fn looked(steps: Vec<StepReport>) -> String {
+        let report = SyncReport::new(steps);
+        let last = &report.steps().last().unwrap().step_id;
+        let found: Vec<_> = [None, Some("eu"), Some("us"), Some("asia")]
+            .into_iter()
+            .filter(|scope| report.has_looked_everywhere(last, *scope))
+            .map(|scope| scope.unwrap_or("unscoped"))
+            .collect();
+        match found.is_empty() {
+            true => "none".to_owned(),
+            false => found.join(" "),
+        }
+    }
+
+    #[test]
+    fn every_delete_is_earned() {
+        use StepStatus::{Cancelled, Failed, Incomplete, Skipped};
+        let hosts = || step("hosts", &[]);
+        let regions = || step("regions", &[]);
+        let hosts_of_regions = || step("hosts", &[0]);
+        let cases = [
+            ("a step without scopes", vec![hosts()]),
+            ("one that lists all of none", vec![scoped(hosts(), ".")]),
+            ("a failed one", vec![with_status(hosts(), Failed)]),
+            (
+                "a skipped one",
+                vec![with_status(scoped(hosts(), "+eu ."), Skipped)],
+            ),
+            ("a cancelled one", vec![with_status(hosts(), Cancelled)]),
+            ("an incomplete one", vec![incomplete(hosts())]),
+            (
+                "an incomplete one with scopes",
+                vec![incomplete(scoped(hosts(), "+eu ."))],
+            ),
+            ("one scope complete", vec![scoped(hosts(), "+eu")]),
+            (
+                "one complete, one not",
+                vec![with_status(scoped(hosts(), "+eu -us"), Incomplete)],
+            ),
+            (
+                "and no others",
+                vec![with_status(scoped(hosts(), "+eu -us ."), Incomplete)],
+            ),
+            (
+                "all complete, no others",
+                vec![scoped(hosts(), "+eu +us .")],
+            ),
+            ("upstream complete", vec![regions(), hosts_of_regions()]),
+            (
+                "upstream failed",
+                vec![with_status(regions(), Failed), hosts_of_regions()],
+            ),
+            (
+                "upstream incomplete",
+                vec![incomplete(regions()), scoped(hosts_of_regions(), "+eu .")],
+            ),
+            (
+                "upstream has all its scopes",
+                vec![
+                    scoped(regions(), "+eu +us"),
+                    scoped(hosts_of_regions(), "+eu ."),
+                ],
+            ),
+            (
+                "upstream has this scope",
+                vec![
+                    with_status(scoped(regions(), "+eu -us ."), Incomplete),
+                    scoped(hosts_of_regions(), "+eu +us ."),
+                ],
+            ),
+            (
+                "upstream has another scope",
+                vec![
+                    with_status(scoped(regions(), "+us -asia"), Incomplete),
+                    scoped(hosts_of_regions(), "+eu ."),
+                ],
+            ),
+            (
+                "far upstream failed",
+                vec![
+                    with_status(regions(), Failed),
+                    step("zones", &[0]),
+                    step("hosts", &[1]),
+                ],
+            ),
+            (
+                "a sibling failed",
+                vec![with_status(regions(), Failed), hosts()],
+            ),
+            (
+                "downstream failed",
+                vec![with_status(step("disks", &[1]), Failed), hosts()],
+            ),
+        ];
+        let lines = cases.map(|(what, steps)| format!("{what}: {}", looked(steps)));
+        insta::assert_snapshot!(lines.join("\n"), @"
+        a step without scopes: unscoped
+        one that lists all of none: unscoped eu us asia
+        a failed one: none
+        a skipped one: none
+        a cancelled one: none
+        an incomplete one: none
+        an incomplete one with scopes: none
+        one scope complete: unscoped eu
+        one complete, one not: eu
+        and no others: eu asia
+        all complete, no others: unscoped eu us asia
+        upstream complete: unscoped
+        upstream failed: none
+        upstream incomplete: none
+        upstream has all its scopes: unscoped eu us asia
+        upstream has this scope: eu
+        upstream has another scope: us
+        far upstream failed: none
+        a sibling failed: unscoped
+        downstream failed: unscoped
+        ");
+    }
+
+    #[test]
+    fn of_a_step_that_is_not_declared_nothing_is_known() {
+        let report = SyncReport::new(vec![step("users", &[])]);
+        assert!(!report.has_looked_everywhere("groups", None));
+        assert!(!SyncReport::default().has_looked_everywhere("users", None));
+    }
+
+    /// The rule again, from the other side: what speaks against a delete.
+    fn objection(steps: &[StepReport], place: usize, scope: Option<&str>) -> bool {
+        // Who is upstream, by walking every edge as often as there are steps.
+        let mut upstream = vec![false; steps.len()];
+        for _ in steps {
+            for (from, step) in steps.iter().enumerate() {
+                if from == place || upstream[from] {
+                    step.dependencies.iter().for_each(|&on| upstream[on] = true);
+                }
+            }
+        }
+        let named = |step: &StepReport, complete| {
+            let mut scopes = step.scopes.iter();
+            scopes.any(|s| Some(s.name.as_str()) == scope && s.complete == complete)
+        };
+        let some_open = |step: &StepReport| step.scopes.iter().any(|s| !s.complete);
+        let own = &steps[place];
+        let involved = || (0..steps.len()).filter(|&p| p == place || upstream[p]);
+        involved().any(|p| !steps[p].status.is_ok())
+            || involved().any(|p| !steps[p].incomplete.is_empty())
+            || (scope.is_none() && some_open(own))
+            || named(own, false)
+            || (scope.is_some() && !named(own, true) && !own.all_scopes_listed)
+            || (0..steps.len())
+                .filter(|&p| upstream[p])
+                .any(|p| some_open(&steps[p]) && !named(&steps[p], true))
+    }
+
+    fn any_step() -> impl Strategy<Value = StepReport> {
+        let status = prop_oneof![
+            6 => Just(StepStatus::Completed),
+            1 => select(vec![StepStatus::Incomplete, StepStatus::Failed, StepStatus::Skipped]),
+        ];
+        let scopes = prop::collection::btree_map(select(vec!["eu", "us"]), any::<bool>(), 0..2);
+        (status, prop::bool::weighted(0.1), scopes, any::<bool>()).prop_map(
+            |(status, missed, scopes, all)| {
+                let mut report = with_status(step("", &[]), status);
+                if missed {
+                    report = incomplete(report);
+                }
+                for (name, complete) in scopes {
+                    report = scoped(
+                        report,
+                        &format!("{}{name}", ["-", "+"][usize::from(complete)]),
+                    );
+                }
+                report.all_scopes_listed = all;
+                report
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn a_delete_is_earned_if_nothing_speaks_against_it(
+            mut steps in prop::collection::vec(any_step(), 1..6),
+            edges in prop::collection::vec((0..6_usize, 0..6_usize), 0..8),
+        ) {
+            let count = steps.len();
+            for (place, step) in steps.iter_mut().enumerate() {
+                step.step_id = format!("s{place}");
+            }
+            for (from, to) in edges {
+                let (from, to) = (from % count, to % count);
+                if from != to {
+                    steps[from.max(to)].dependencies.push(from.min(to));
+                }
+            }
+            let report = SyncReport::new(steps.clone());
+            for (place, step) in steps.iter().enumerate() {
+                for scope in [None, Some("eu"), Some("us"), Some("asia")] {
+                    prop_assert_eq!(
+                        report.has_looked_everywhere(&step.step_id, scope),
+                        !objection(&steps, place, scope),
+                        "step {}, scope {:?}", place, scope
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_report_says_how_the_run_went() {
+        use StepStatus::{Failed, Incomplete, Skipped};
+        let report = |statuses: &[StepStatus]| {
+            let steps = statuses
+                .iter()
+                .map(|&status| with_status(step("s", &[]), status));
+            SyncReport::new(steps.collect())
+        };
+        let went = |statuses: &[StepStatus]| {
+            (report(statuses).is_complete(), report(statuses).is_failed())
+        };
+        assert_eq!(went(&[StepStatus::Completed]), (true, false));
+        assert_eq!(went(&[StepStatus::Completed, Incomplete]), (false, false));
+        assert_eq!(went(&[Incomplete, Failed]), (false, false));
+        assert_eq!(went(&[Failed, Skipped]), (false, true));
+    }
+
+    #[test]
+    fn the_first_reason_is_told() {
+        let reason = |step: StepReport| step.reason();
+        assert_eq!(reason(step("s", &[])), None);
+        assert_eq!(reason(scoped(step("s", &[]), "+eu")), None);
+        let open = scoped(step("s", &[]), "+eu -us");
+        assert_eq!(reason(open.clone()).unwrap(), "us: was not completed");
+        let mut timed_out = open;
+        timed_out.scopes[1].incomplete.push("timed out".to_owned());
+        assert_eq!(reason(timed_out.clone()).unwrap(), "us: timed out");
+        assert_eq!(reason(incomplete(timed_out)).unwrap(), "page 2 timed out");
+        let mut failed = step("s", &[]);
+        failed.error = Some(ConnectorError::fatal("no"));
+        assert_eq!(reason(failed).unwrap(), "no");
     }
 }

@@ -254,3 +254,52 @@ impl<'a> Iterator for ListIter<'a> {
         self.0.value()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_timestamp_is_rfc_3339_in_utc() {
+        let time: Timestamp = "2026-11-22T12:15:42.123456789+01:00".parse().unwrap();
+        assert_eq!(time.to_string(), "2026-11-22T11:15:42.123456Z");
+        assert_eq!(time.as_micros(), 1_795_346_142_123_456);
+        assert_eq!(
+            Timestamp::try_from(SystemTime::UNIX_EPOCH)
+                .unwrap()
+                .to_string(),
+            "1970-01-01T00:00:00Z"
+        );
+        for text in ["", "now", "2026-11-22", "2026-11-22T11:15:42"] {
+            assert_eq!(text.parse::<Timestamp>(), Err(TimestampError), "{text}");
+        }
+        assert_eq!(Timestamp::from_micros(i64::MAX), None);
+        assert_eq!(Timestamp::from_micros(i64::MIN), None);
+    }
+
+    #[test]
+    fn what_rust_has_converts() {
+        let tags = Value::List(vec!["a".into(), "b".into()]);
+        assert_eq!(Value::from(["a", "b"]), tags);
+        assert_eq!(Value::from(vec!["a".to_owned(), "b".to_owned()]), tags);
+        assert_eq!(["a", "b"].into_iter().collect::<Value>(), tags);
+        assert_eq!(Value::from(String::from_utf8_lossy(b"a")), Value::from("a"));
+        assert_eq!(Value::from(None::<bool>), Value::Null);
+        assert_eq!(Value::from(Some(7_u8)), Value::Int(7));
+        assert_eq!(Value::from(i64::MAX as u64), Value::Int(i64::MAX));
+        assert_eq!(Value::from(u64::MAX), Value::UInt(u64::MAX));
+    }
+
+    proptest! {
+        #[test]
+        fn every_timestamp_survives_its_text(micros: i64) {
+            // Years -9999 to 9999, roughly.
+            if let Some(time) = Timestamp::from_micros(micros % 250_000_000_000_000_000) {
+                prop_assert_eq!(time.to_string().parse(), Ok(time));
+                prop_assert_eq!(Timestamp::from_micros(time.as_micros()), Some(time));
+            }
+        }
+    }
+}
