@@ -1,7 +1,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 
-use parallax_connect::{ConnectorError, StepContext, entity, relationship};
+use parallax_connect::{ConnectorError, EntityKey, StepContext, ValueRef, entity, relationship};
 
 use crate::emit::{display_name, emit, emit_of_host, unless_empty};
 use crate::root::Root;
@@ -71,6 +71,18 @@ pub(crate) fn groups(root: &Root, ctx: &StepContext) -> Result<(), ConnectorErro
         }
     }
     Ok(())
+}
+
+/// Returns the users that the step `users` emitted, by number. Of several with one number, the
+/// first of the file counts, as it does for the system.
+pub(crate) fn users_by_uid(ctx: &StepContext) -> HashMap<i64, EntityKey> {
+    let mut users = HashMap::new();
+    for user in ctx.prior().entities("host_user") {
+        if let Some(uid) = user.property("uid").and_then(ValueRef::as_int) {
+            users.entry(uid).or_insert_with(|| user.into());
+        }
+    }
+    users
 }
 
 impl<'a> User<'a> {
@@ -240,10 +252,11 @@ mod tests {
     fn unreadable_file_fails_its_step() {
         let machine = Machine::new().file("etc/group/is-a-directory", "");
         let steps = machine.about(&["step users", "step groups"]);
-        insta::assert_snapshot!(steps, @r"
+        insta::assert_snapshot!(steps, @"
         step users failed; read /etc/passwd: No such file or directory (os error 2)
         step groups skipped; step users did not complete
         step processes skipped; step users did not complete
+        step services skipped; step users did not complete
         ");
         let machine = machine.file("etc/passwd", ROOT);
         let steps = machine.about(&["step users", "step groups"]);

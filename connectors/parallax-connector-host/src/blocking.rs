@@ -23,7 +23,26 @@ pub(crate) async fn blocking(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
+    use tracing::Instrument;
+
     use super::*;
+
+    #[tokio::test]
+    async fn work_runs_in_the_span_of_the_caller() {
+        let _guard = tracing::subscriber::set_default(tracing_subscriber::registry());
+        let span = tracing::info_span!("step");
+        let id = span.id();
+        assert!(id.is_some());
+        let (tx, rx) = mpsc::channel();
+        let work = move || {
+            tx.send(Span::current().id()).unwrap();
+            Ok(())
+        };
+        blocking(work).instrument(span).await.unwrap();
+        assert_eq!(rx.recv().unwrap(), id);
+    }
 
     #[tokio::test]
     #[should_panic(expected = "in the work")]

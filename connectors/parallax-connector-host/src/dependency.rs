@@ -201,12 +201,8 @@ impl<'a> Installed<'a> {
         wanted: &Alternative,
         candidate: &Package,
     ) -> Option<u8> {
-        let is_near = match self.effective_architecture(dependent) {
-            Some(own) => self
-                .effective_architecture(candidate)
-                .is_none_or(|c| c == own),
-            None => true,
-        };
+        let (own, other) = (self.architecture(dependent), self.architecture(candidate));
+        let is_near = own.is_none() || other.is_none() || own == other;
         match (wanted.architecture.as_deref(), candidate.multi_arch) {
             (None | Some("any"), _) if is_near => Some(0),
             (None, MultiArch::Foreign) => Some(1),
@@ -216,10 +212,8 @@ impl<'a> Installed<'a> {
         }
     }
 
-    fn effective_architecture<'p>(&self, package: &'p Package) -> Option<&'p str>
-    where
-        'a: 'p,
-    {
+    /// Returns the architecture that a package works as.
+    fn architecture<'p>(&'p self, package: &'p Package) -> Option<&'p str> {
         match package.architecture.as_str() {
             "all" => self.native,
             architecture => Some(architecture),

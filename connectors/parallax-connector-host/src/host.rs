@@ -4,7 +4,9 @@ use parallax_connect::{Connector, ConnectorError, Step, StepContext, step};
 
 use crate::blocking::blocking;
 use crate::root::Root;
-use crate::{accounts, machine, packages, processes};
+use crate::{
+    accounts, listeners, machine, mounts, network, packages, processes, services, sockets,
+};
 
 /// A Linux machine, as a connector.
 ///
@@ -82,6 +84,13 @@ impl Connector for Host {
             self.step("packages", "List dpkg packages", packages::packages),
             self.step("processes", "List processes", processes::processes)
                 .reads(["users"]),
+            self.step("network", "List network interfaces", network::network),
+            self.step("sockets", "List listening sockets", sockets::sockets),
+            self.step("listeners", "Find who listens", listeners::listeners)
+                .reads(["processes"]),
+            self.step("mounts", "List mounts", mounts::mounts),
+            self.step("services", "List systemd services", services::services)
+                .reads(["users"]),
         ]
     }
 }
@@ -109,24 +118,46 @@ mod tests {
                  Package: bash\nStatus: install ok installed\nVersion: 5.2-1\nArchitecture: amd64\n\
                  Depends: libc6 (>= 2.36)\n\n",
             )
-            .process(&Fake::default());
+            .process(&Fake {
+                sockets: Some(&[22]),
+                ..Fake::default()
+            })
+            .sockets("tcp", &[("00000000:0016", "0A", 0, 22)])
+            .file("proc/1/mountinfo", "27 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw\n")
+            .file("sys/class/net/eth0/type", "1\n")
+            .file("sys/class/net/eth0/address", "02:fc:00:00:00:01\n")
+            .file("sys/class/net/eth0/mtu", "1500\n")
+            .file(
+                "lib/systemd/system/ssh.service",
+                "[Unit]\nDescription=OpenSSH\n[Service]\nUser=root\nExecStart=/sbin/sshd -D\n",
+            );
         insta::assert_snapshot!(machine.sync(), @r#"
         host "acme" "Host" "web-1" architecture="x86_64" hostname="web-1" kernel_release="6.1.0-18-amd64"
         host "acme" HAS host_group "adm"
         host "acme" HAS host_group "root"
+        host "acme" HAS host_interface "eth0"
+        host "acme" HAS host_mount "/"
         host "acme" HAS host_package "bash:amd64"
         host "acme" HAS host_package "libc6:amd64"
         host "acme" HAS host_process "b0075e55-0000-4000-8000-000000000000:7:700"
+        host "acme" HAS host_service "ssh.service"
+        host "acme" HAS host_socket "tcp:0.0.0.0:22"
         host "acme" HAS host_user "root"
         host "acme" RUNS host_os "debian"
         host_group "adm" "Group" "-" gid=4
         host_group "root" "Group" "-" gid=0
+        host_interface "eth0" "NetworkInterface" "-" kind="ethernet" mac_address="02:fc:00:00:00:01" mtu=1500 name="eth0"
+        host_mount "/" "Mount" "-" filesystem="ext4" mount_point="/" options=["relatime"] read_only=false source="/dev/sda1"
         host_os "debian" "OperatingSystem" "Debian GNU/Linux" name="Debian GNU/Linux" version=null version_id="12"
         host_package "bash:amd64" "Package" "bash" architecture="amd64" essential=false held=false homepage=null installed_size_kib=null maintainer=null multi_arch="no" name="bash" priority=null section=null source="bash" source_version="5.2-1" summary=null version="5.2-1"
         host_package "bash:amd64" DEPENDS_ON host_package "libc6:amd64" constraints=[">= 2.36"] pre_depends=false provided=[]
         host_package "libc6:amd64" "Package" "libc6" architecture="amd64" essential=false held=false homepage=null installed_size_kib=null maintainer=null multi_arch="no" name="libc6" priority=null section=null source="libc6" source_version="2.36-9" summary=null version="2.36-9"
         host_process "b0075e55-0000-4000-8000-000000000000:7:700" "Process" "sleep" exe="/usr/bin/sleep" exe_deleted=false gid=0 name="sleep" pid=7 uid=0
+        host_process "b0075e55-0000-4000-8000-000000000000:7:700" LISTENS_ON host_socket "tcp:0.0.0.0:22"
         host_process "b0075e55-0000-4000-8000-000000000000:7:700" RUNS_AS host_user "root"
+        host_service "ssh.service" "Service" "-" description="OpenSSH" enabled=false exec="/sbin/sshd" masked=false path="/lib/systemd/system/ssh.service" user="root"
+        host_service "ssh.service" RUNS_AS host_user "root"
+        host_socket "tcp:0.0.0.0:22" "ListeningSocket" "-" address="0.0.0.0" port=22 protocol="tcp" uid=0
         host_user "root" "User" "root" gecos="root" gid=0 home="/root" shell="/bin/bash" uid=0
         host_user "root" MEMBER_OF host_group "adm" primary=false
         host_user "root" MEMBER_OF host_group "root" primary=true
@@ -135,6 +166,11 @@ mod tests {
         step groups completed
         step packages completed
         step processes completed
+        step network completed
+        step sockets completed
+        step listeners completed; uid:0 complete; no other scopes
+        step mounts completed
+        step services completed
         "#);
     }
 
@@ -143,13 +179,24 @@ mod tests {
         let host = Host::open().unwrap();
         let facts = || -> BTreeSet<String> {
             let text = text(&sync(&host));
-            let lines = text.lines().filter(|line| !line.contains("process"));
-            lines.map(str::to_owned).collect()
+            // What runs is of others, and may change meanwhile.
+            let runs = ["process", "host_socket", "step listeners"];
+            let lines = text.lines();
+            let lasting = lines.filter(|line| !runs.iter().any(|runs| line.contains(runs)));
+            lasting.map(str::to_owned).collect()
         };
         let first = facts();
-        assert!(first.contains("step users completed"));
-        assert!(first.contains("step groups completed"));
-        assert!(first.contains("step packages completed"));
+        for step in [
+            "users completed",
+            "groups completed",
+            "packages completed",
+            "network completed; addresses complete",
+            "sockets completed",
+            "mounts completed",
+            "services completed",
+        ] {
+            assert!(first.contains(&format!("step {step}")), "{step}");
+        }
         assert_eq!(first, facts());
     }
 }

@@ -1,6 +1,8 @@
 use std::collections::HashMap;
+use std::ffi::CStr;
 
 use parallax_connect::{ConnectorError, StepContext, entity, relationship};
+use rustix::system::{Uname, uname};
 
 use crate::emit::{display_name, emit, host_key};
 use crate::root::Root;
@@ -52,13 +54,23 @@ pub(crate) fn host(root: &Root, ctx: &StepContext) -> Result<(), ConnectorError>
     if let Some(name) = &hostname {
         host = host.display_name(display_name(name));
     }
+    let own_kernel = root.is_own().then(uname);
+    let kernel = |file, field: fn(&Uname) -> &CStr| {
+        // Without procfs, and for the architecture before Linux 6.1, the kernel itself is asked.
+        first_line(root, ctx, file)
+            .or_else(|| Some(field(own_kernel.as_ref()?).to_string_lossy().into_owned()))
+    };
     let properties = [
-        ("hostname", hostname),
         (
             "kernel_release",
-            first_line(root, ctx, "proc/sys/kernel/osrelease"),
+            kernel("proc/sys/kernel/osrelease", Uname::release),
         ),
-        ("architecture", architecture(root, ctx)),
+        // Of the kernel, which the program that reads need not share.
+        (
+            "architecture",
+            kernel("proc/sys/kernel/arch", Uname::machine),
+        ),
+        ("hostname", hostname),
     ];
     for (name, value) in properties {
         if let Some(value) = value {
@@ -105,15 +117,6 @@ fn first_line(root: &Root, ctx: &StepContext, file: &str) -> Option<String> {
         .map(str::trim)
         .find(|line| !line.is_empty() && !line.starts_with('#'))
         .map(str::to_owned)
-}
-
-/// Returns the architecture of the kernel, which the program that reads need not share.
-fn architecture(root: &Root, ctx: &StepContext) -> Option<String> {
-    first_line(root, ctx, "proc/sys/kernel/arch").or_else(|| {
-        // Kernels before 6.1 have no such file.
-        let uname = root.is_own().then(rustix::system::uname)?;
-        Some(uname.machine().to_string_lossy().into_owned())
-    })
 }
 
 /// Reads the assignments of a shell-like file, as os-release(5) restricts them.

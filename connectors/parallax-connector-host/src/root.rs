@@ -1,18 +1,30 @@
+use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use parallax_connect::{ConnectorError, ResultExt};
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{CWD, Dir, Mode, OFlags, ResolveFlags, openat, openat2, readlinkat};
+use rustix::io::Errno;
 
 /// The directory that a machine's files are below.
 #[derive(Clone, Debug)]
 pub(crate) struct Root(PathBuf);
 
+/// What a directory holds.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) name: OsString,
+    /// Where it leads, if it is a symbolic link.
+    pub(crate) link: Option<PathBuf>,
+}
+
 impl Root {
     pub(crate) fn open(path: PathBuf) -> Result<Self, ConnectorError> {
         let root = Self(path);
-        root.explain("", root.open_root())?;
+        root.open_root()
+            .fatal(format_args!("open {}", root.0.display()))?;
         Ok(root)
     }
 
@@ -24,6 +36,14 @@ impl Root {
     /// Returns the path of a file that is named relative to the root.
     pub(crate) fn path(&self, file: &str) -> PathBuf {
         self.0.join(file)
+    }
+
+    /// Names a file that the kernel shows each process its own way, such as its mounts: as this
+    /// machine shows it to the reader, or another one to its first process. There, what `self`
+    /// leads to are the reader's own namespaces, if anything.
+    pub(crate) fn of_machine(&self, file: &str) -> String {
+        let process = if self.is_own() { "self" } else { "1" };
+        format!("proc/{process}/{file}")
     }
 
     /// Reads a file.
@@ -40,6 +60,14 @@ impl Root {
     pub(crate) fn has_directory(&self, directory: &str) -> Result<bool, ConnectorError> {
         let opened = self.open_below(directory, OFlags::PATH | OFlags::DIRECTORY);
         Ok(self.explain(directory, unless_absent(opened))?.is_some())
+    }
+
+    /// Lists a directory, in the order of names, or returns `None` if there is none.
+    pub(crate) fn list(&self, directory: &str) -> Result<Option<Vec<Entry>>, ConnectorError> {
+        let listed = self
+            .open_below(directory, OFlags::RDONLY | OFlags::DIRECTORY)
+            .and_then(|directory| entries(&directory));
+        self.explain(directory, unless_absent(listed))
     }
 
     fn try_read(&self, file: &str) -> io::Result<Vec<u8>> {
@@ -79,6 +107,32 @@ impl Root {
     }
 }
 
+/// Lists an open directory, in the order of names.
+pub(crate) fn entries(directory: &File) -> io::Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    for entry in Dir::read_from(directory)? {
+        let name = entry?.file_name().to_owned();
+        if matches!(name.as_bytes(), b"." | b"..") {
+            continue;
+        }
+        let link = match readlinkat(directory, &name, Vec::new()) {
+            Ok(target) => Some(text_of(target).into()),
+            Err(Errno::INVAL) => None,
+            // Removed meanwhile.
+            Err(Errno::NOENT) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        let name = text_of(name);
+        entries.push(Entry { name, link });
+    }
+    entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    Ok(entries)
+}
+
+fn text_of(bytes: CString) -> OsString {
+    OsString::from_vec(bytes.into_bytes())
+}
+
 fn unless_absent<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
@@ -114,6 +168,10 @@ mod tests {
             machine.relative(&error.to_string()),
             "read /etc/passwd: Is a directory (os error 21)"
         );
-        assert!(Host::at(machine.root().path("etc/passwd/is-a-directory")).is_err());
+        let error = Host::at(machine.root().path("nowhere")).unwrap_err();
+        assert_eq!(
+            machine.relative(&error.to_string()),
+            "open /nowhere: No such file or directory (os error 2)"
+        );
     }
 }

@@ -1,6 +1,8 @@
 //! A machine made of files, and what a sync of it emits, as text.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 
 use parallax_connect::{ConnectorOutput, EntityRef, RelationshipRef, ValueRef, run_connector};
@@ -20,6 +22,8 @@ pub(crate) struct Fake<'a> {
     pub(crate) threads: u32,
     pub(crate) uid: u32,
     pub(crate) exe: Option<&'a str>,
+    /// What it has open, by inode; `None` if that cannot be seen.
+    pub(crate) sockets: Option<&'a [u64]>,
 }
 
 impl Default for Fake<'_> {
@@ -32,6 +36,7 @@ impl Default for Fake<'_> {
             threads: 1,
             uid: 0,
             exe: Some("/usr/bin/sleep"),
+            sockets: Some(&[]),
         }
     }
 }
@@ -63,6 +68,12 @@ impl Machine {
         self
     }
 
+    /// Makes a directory, whose name may be no UTF-8.
+    pub(crate) fn directory(self, path: &[u8]) -> Self {
+        fs::create_dir_all(self.0.path().join(OsStr::from_bytes(path))).unwrap();
+        self
+    }
+
     pub(crate) fn process(self, process: &Fake<'_>) -> Self {
         let Fake {
             pid,
@@ -72,6 +83,7 @@ impl Machine {
             threads,
             uid,
             exe,
+            sockets,
         } = process;
         let rest = format!(
             ") {state} 1 1 1 0 -1 {flags} 0 0 0 0 0 0 0 0 20 0 {threads} 0 {pid}00 0 0 {}\n",
@@ -82,13 +94,32 @@ impl Machine {
             "\nUid:\t1\t{uid}\t1\t1\nGid:\t1\t{uid}\t1\t1\nGroups:\t \nCapEff:\t0000000000000000\n"
         );
         let status = [b"Name:\t".as_slice(), comm, ids.as_bytes()].concat();
-        let machine = self
+        let mut machine = self
             .bytes(&format!("proc/{pid}/stat"), &stat)
             .bytes(&format!("proc/{pid}/status"), &status);
-        match exe {
-            Some(exe) => machine.link(&format!("proc/{pid}/exe"), exe),
-            None => machine,
+        if let Some(exe) = exe {
+            machine = machine.link(&format!("proc/{pid}/exe"), exe);
         }
+        let Some(sockets) = sockets else {
+            return machine.file(&format!("proc/{pid}/fd"), "no directory");
+        };
+        let open = sockets.iter().map(|inode| format!("socket:[{inode}]"));
+        let open = ["/dev/null".to_owned()].into_iter().chain(open);
+        open.zip(0..).fold(machine, |machine, (target, fd)| {
+            machine.link(&format!("proc/{pid}/fd/{fd}"), &target)
+        })
+    }
+
+    /// Adds a table of sockets, as the kernel writes it: of each its address, state, user, inode.
+    pub(crate) fn sockets(self, name: &str, sockets: &[(&str, &str, u32, u64)]) -> Self {
+        let mut table = "  sl  local_address rem_address   st tx_queue rx_queue\n".to_owned();
+        for (address, state, uid, inode) in sockets {
+            table += &format!(
+                "   0: {address} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000 \
+                 {uid}        0 {inode} 2 0000000000000000 0\n"
+            );
+        }
+        self.file(&format!("proc/1/net/{name}"), &table)
     }
 
     /// Syncs the machine and returns what was emitted and how each step ended.
@@ -98,10 +129,7 @@ impl Machine {
 
     /// Returns the lines of [`sync`](Self::sync) that hold one of `words`.
     pub(crate) fn about(&self, words: &[&str]) -> String {
-        let text = self.sync();
-        let lines = text.lines();
-        let lines = lines.filter(|line| words.iter().any(|word| line.contains(word)));
-        lines.collect::<Vec<_>>().join("\n")
+        lines_about(&self.sync(), words)
     }
 
     /// Replaces the place of the fixture, which is never the same.
@@ -109,6 +137,12 @@ impl Machine {
         let root = self.0.path().to_str().unwrap();
         text.replace(&format!("{root}/"), "/")
     }
+}
+
+/// Returns the lines that hold one of `words`.
+pub(crate) fn lines_about(text: &str, words: &[&str]) -> String {
+    let is_about = |line: &&str| words.iter().any(|word| line.contains(word));
+    text.lines().filter(is_about).collect::<Vec<_>>().join("\n")
 }
 
 pub(crate) fn sync(host: &Host) -> ConnectorOutput {
@@ -134,6 +168,16 @@ pub(crate) fn text(output: &ConnectorOutput) -> String {
             reasons.insert(0, format!("{rejected} rejected"));
         }
         reasons.insert(0, step.status.as_str().to_owned());
+        for scope in &step.scopes {
+            let state = match scope.complete {
+                true => "complete".to_owned(),
+                false => format!("incomplete: {}", scope.incomplete.join("; ")),
+            };
+            reasons.push(format!("{} {state}", scope.name));
+        }
+        if step.all_scopes_listed {
+            reasons.push("no other scopes".to_owned());
+        }
         format!("step {} {}", step.step_id, reasons.join("; "))
     }));
     lines.join("\n")
