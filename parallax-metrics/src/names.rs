@@ -1,93 +1,277 @@
-use metrics::{Unit, describe_counter, describe_gauge};
+use metrics::{
+    Counter, Gauge, Histogram, Label, SharedString, Unit, counter, describe_counter,
+    describe_gauge, describe_histogram, gauge, histogram,
+};
 use parallax_core::SyncStats;
 
-/// How a field of [`SyncStats`] is told to a metrics system.
-pub(crate) enum Metric {
-    /// Adds up over commits.
-    Counter(&'static str, &'static str),
-    /// Is what it was at the last commit.
-    Gauge(&'static str, &'static str),
+/// What a metrics system is told of a metric.
+pub(crate) struct Metric {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    /// Its labels' names, in the order in which its handles are asked for.
+    pub(crate) labels: &'static [&'static str],
+    unit: Unit,
+    help: &'static str,
 }
 
-use Metric::{Counter, Gauge};
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Adds up.
+    Counter,
+    /// Is what it was when last told.
+    Gauge,
+    /// Adds up, by size.
+    Histogram,
+}
+
+const CONNECTOR: &[&str] = &["connector_id"];
+const STEP: &[&str] = &["connector_id", "step_id"];
 
 /// One metric per field of [`SyncStats`], in its order: a field added there without a metric here
 /// is a compile error.
-pub(crate) const METRICS: [Metric; SyncStats::FIELDS.len()] = [
-    Counter(
+pub(crate) const STATS: [Metric; SyncStats::FIELDS.len()] = [
+    count(
         "parallax_entities_created_total",
         "Entities that were not live before.",
     ),
-    Counter(
+    count(
         "parallax_entities_updated_total",
         "Entities whose content changed.",
     ),
-    Counter(
+    count(
         "parallax_entities_unchanged_total",
         "Entities that were emitted as they were.",
     ),
-    Counter(
+    count(
         "parallax_entities_deleted_total",
         "Entities that were looked for and not found.",
     ),
-    Gauge(
+    number(
         "parallax_entities_kept",
         "Entities kept at the last commit: not looked for everywhere.",
     ),
-    Gauge(
+    number(
         "parallax_entities_held",
         "Entities whose delete is held for approval.",
     ),
-    Counter(
+    count(
         "parallax_entities_rejected_total",
         "Emissions of entities that were not accepted.",
     ),
-    Counter(
+    count(
         "parallax_entities_duplicates_total",
         "Emissions of entities that repeated another.",
     ),
-    Counter(
+    count(
         "parallax_relationships_created_total",
         "Relationships that were not live before.",
     ),
-    Counter(
+    count(
         "parallax_relationships_updated_total",
         "Relationships whose content changed.",
     ),
-    Counter(
+    count(
         "parallax_relationships_unchanged_total",
         "Relationships that were emitted as they were.",
     ),
-    Counter(
+    count(
         "parallax_relationships_deleted_total",
         "Relationships that were looked for and not found.",
     ),
-    Gauge(
+    number(
         "parallax_relationships_kept",
         "Relationships kept at the last commit: not looked for everywhere.",
     ),
-    Gauge(
+    number(
         "parallax_relationships_held",
         "Relationships whose delete is held for approval.",
     ),
-    Counter(
+    count(
         "parallax_relationships_rejected_total",
         "Emissions of relationships that were not accepted.",
     ),
-    Counter(
+    count(
         "parallax_relationships_duplicates_total",
         "Emissions of relationships that repeated another.",
     ),
 ];
 
+/// How many of [`STATS`] are gauges.
+pub(crate) const STATS_GAUGES: usize = gauges(&STATS);
+
+/// What is live, in the order of the fields of [`Live`](crate::Live).
+pub(crate) const LIVE: [Metric; 3] = [
+    number("parallax_entities", "Entities that are live."),
+    number("parallax_relationships", "Relationships that are live."),
+    number(
+        "parallax_relationships_waiting",
+        "Relationships that wait for an entity at one of their ends.",
+    ),
+];
+
+pub(crate) const SYNCS: Metric = Metric {
+    labels: &["connector_id", "outcome"],
+    ..count("parallax_syncs_total", "Syncs that ended, by how.")
+};
+
+pub(crate) const SYNCS_IN_PROGRESS: Metric =
+    number("parallax_syncs_in_progress", "Syncs that have not ended.");
+
+pub(crate) const SYNC_DURATION: Metric = duration(
+    "parallax_sync_duration_seconds",
+    "Time a sync took, its commit included.",
+);
+
+pub(crate) const LAST_SUCCESS: Metric = timestamp(
+    "parallax_sync_last_success_timestamp_seconds",
+    "When the source longest without a committed sync had its last; 0: none had one.",
+);
+
+pub(crate) const LAST_COMPLETE: Metric = timestamp(
+    "parallax_sync_last_complete_timestamp_seconds",
+    "When the source longest without a complete sync had its last; 0: none had one.",
+);
+
+pub(crate) const STEPS: Metric = Metric {
+    labels: &["connector_id", "step_id", "outcome"],
+    ..count("parallax_steps_total", "Steps that ended, by how.")
+};
+
+pub(crate) const STEP_DURATION: Metric = Metric {
+    labels: STEP,
+    ..duration(
+        "parallax_step_duration_seconds",
+        "Time a step took, from its start to its end.",
+    )
+};
+
+pub(crate) const COMMIT_DURATION: Metric = duration(
+    "parallax_commit_duration_seconds",
+    "Time a commit took, from the diff to the end of the transaction.",
+);
+
+pub(crate) const EVENTS_UNDELIVERED: Metric = count(
+    "parallax_events_undelivered_total",
+    "Events that the watcher of a sync did not take in time.",
+);
+
+pub(crate) const SERIES_OVERFLOW: Metric = Metric {
+    labels: &[],
+    ..count(
+        "parallax_series_overflow_total",
+        "Recordings under __other__, or left out of a gauge, because a cap was reached.",
+    )
+};
+
+pub(crate) const BUILD_INFO: Metric = Metric {
+    labels: &["version"],
+    ..number("parallax_build_info", "Always 1; the version is its label.")
+};
+
+const OTHERS: [Metric; 11] = [
+    SYNCS,
+    SYNCS_IN_PROGRESS,
+    SYNC_DURATION,
+    LAST_SUCCESS,
+    LAST_COMPLETE,
+    STEPS,
+    STEP_DURATION,
+    COMMIT_DURATION,
+    EVENTS_UNDELIVERED,
+    SERIES_OVERFLOW,
+    BUILD_INFO,
+];
+
 /// Gives the installed recorder the unit and the help text of every metric.
+///
+/// [`ParallaxMetrics::new`](crate::ParallaxMetrics::new) has done it already.
 pub fn describe() {
-    for metric in &METRICS {
-        match metric {
-            Counter(name, help) => describe_counter!(*name, Unit::Count, *help),
-            Gauge(name, help) => describe_gauge!(*name, Unit::Count, *help),
+    for metric in all() {
+        let Metric {
+            name, unit, help, ..
+        } = *metric;
+        match metric.kind {
+            Kind::Counter => describe_counter!(name, unit, help),
+            Kind::Gauge => describe_gauge!(name, unit, help),
+            Kind::Histogram => describe_histogram!(name, unit, help),
         }
     }
+}
+
+/// Every metric there is.
+pub(crate) fn all() -> impl Iterator<Item = &'static Metric> {
+    const STATS_THEN: &[Metric] = &STATS;
+    const LIVE_THEN: &[Metric] = &LIVE;
+    const THE_REST: &[Metric] = &OTHERS;
+    [STATS_THEN, LIVE_THEN, THE_REST].into_iter().flatten()
+}
+
+impl Metric {
+    /// Returns the counter with these values of its labels; it exists from here on.
+    pub(crate) fn counter(&self, values: &[&SharedString]) -> Counter {
+        counter!(self.name, self.labels_with(values))
+    }
+
+    /// Returns the gauge with these values of its labels; it exists from here on.
+    pub(crate) fn gauge(&self, values: &[&SharedString]) -> Gauge {
+        gauge!(self.name, self.labels_with(values))
+    }
+
+    /// Returns the histogram with these values of its labels; it exists from here on.
+    pub(crate) fn histogram(&self, values: &[&SharedString]) -> Histogram {
+        histogram!(self.name, self.labels_with(values))
+    }
+
+    fn labels_with(&self, values: &[&SharedString]) -> Vec<Label> {
+        debug_assert_eq!(self.labels.len(), values.len(), "{}", self.name);
+        let labels = self.labels.iter().zip(values);
+        labels
+            .map(|(&name, &value)| Label::new(name, value.clone()))
+            .collect()
+    }
+}
+
+const fn count(name: &'static str, help: &'static str) -> Metric {
+    Metric {
+        name,
+        kind: Kind::Counter,
+        labels: CONNECTOR,
+        unit: Unit::Count,
+        help,
+    }
+}
+
+const fn number(name: &'static str, help: &'static str) -> Metric {
+    Metric {
+        kind: Kind::Gauge,
+        ..count(name, help)
+    }
+}
+
+const fn timestamp(name: &'static str, help: &'static str) -> Metric {
+    Metric {
+        unit: Unit::Seconds,
+        ..number(name, help)
+    }
+}
+
+const fn duration(name: &'static str, help: &'static str) -> Metric {
+    Metric {
+        kind: Kind::Histogram,
+        unit: Unit::Seconds,
+        ..count(name, help)
+    }
+}
+
+const fn gauges(mut metrics: &[Metric]) -> usize {
+    let mut gauges = 0;
+    while let [first, rest @ ..] = metrics {
+        if matches!(first.kind, Kind::Gauge) {
+            gauges += 1;
+        }
+        metrics = rest;
+    }
+    gauges
 }
 
 #[cfg(test)]
@@ -96,11 +280,38 @@ mod tests {
 
     #[test]
     fn names_follow_the_fields() {
-        for (metric, field) in METRICS.iter().zip(SyncStats::FIELDS) {
-            match metric {
-                Counter(name, _) => assert_eq!(*name, format!("parallax_{field}_total")),
-                Gauge(name, _) => assert_eq!(*name, format!("parallax_{field}")),
+        for (metric, field) in STATS.iter().zip(SyncStats::FIELDS) {
+            match metric.kind {
+                Kind::Counter => assert_eq!(metric.name, format!("parallax_{field}_total")),
+                Kind::Gauge => assert_eq!(metric.name, format!("parallax_{field}")),
+                Kind::Histogram => unreachable!("{field} is a count"),
             }
         }
+    }
+
+    #[test]
+    fn every_metric_is_in_the_table_of_the_front_page() {
+        let of_the_page: Vec<&str> = include_str!("lib.rs")
+            .lines()
+            .filter_map(|line| line.strip_prefix("//! "))
+            .filter(|line| line.starts_with("| `"))
+            .collect();
+        let of_the_names: Vec<String> = all()
+            .map(|metric| {
+                let labels: Vec<String> = metric
+                    .labels
+                    .iter()
+                    .map(|label| format!("`{label}`"))
+                    .collect();
+                format!(
+                    "| `{}` | {} | {} | {} |",
+                    metric.name,
+                    format!("{:?}", metric.kind).to_lowercase(),
+                    labels.join(", "),
+                    metric.help
+                )
+            })
+            .collect();
+        assert_eq!(of_the_page, of_the_names);
     }
 }

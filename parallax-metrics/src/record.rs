@@ -1,26 +1,37 @@
-use metrics::{counter, gauge};
+use std::sync::Arc;
+
+use metrics::SharedString;
 use parallax_core::SyncStats;
 
-use crate::names::{METRICS, Metric};
+use crate::label;
+use crate::names::{Kind, STATS};
 
 /// Records what a commit did, under the label `connector_id`.
 ///
 /// Call it once per commit, not for one that was replayed: its counts were recorded the first time.
+///
+/// It remembers nothing, so its gauges are of the connector's last commit, whichever account that
+/// was of. Where a connector reads several accounts,
+/// [`ParallaxMetrics::committed`](crate::ParallaxMetrics::committed) adds them up. Nor does it
+/// bound how many connectors there are; one whose id is not `[a-z0-9_.-]{1,64}` is recorded as
+/// `__invalid__`.
+pub fn record_commit(connector_id: &str, stats: &SyncStats) {
+    let connector_id = SharedString::from(Arc::<str>::from(label::checked(connector_id)));
+    for (metric, value) in STATS.iter().zip(stats.values()) {
+        match metric.kind {
+            Kind::Counter => metric.counter(&[&connector_id]).increment(value),
+            Kind::Gauge => metric.gauge(&[&connector_id]).set(float(value.into())),
+            Kind::Histogram => {}
+        }
+    }
+}
+
 #[expect(
     clippy::cast_precision_loss,
     reason = "a gauge is a float; exact below 2^53 records"
 )]
-pub fn record_commit(connector_id: &str, stats: &SyncStats) {
-    for (metric, value) in METRICS.iter().zip(stats.values()) {
-        match metric {
-            Metric::Counter(name, _) => {
-                counter!(*name, "connector_id" => connector_id.to_owned()).increment(value);
-            }
-            Metric::Gauge(name, _) => {
-                gauge!(*name, "connector_id" => connector_id.to_owned()).set(value as f64);
-            }
-        }
-    }
+pub(crate) const fn float(value: u128) -> f64 {
+    value as f64
 }
 
 #[cfg(test)]

@@ -1,0 +1,350 @@
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, SharedString};
+use parallax_core::{StepReport, StepStatus, SyncStats};
+
+use crate::label::OTHER;
+use crate::names::{self, Kind};
+use crate::outcome::SyncOutcome;
+use crate::parallax_metrics::Live;
+use crate::record::float;
+
+/// The series of one connector, and what each of its sources adds to the gauges.
+///
+/// Making one makes its series exist.
+#[derive(Debug)]
+pub(crate) struct Connector {
+    label: SharedString,
+    /// Those of the stats, in their order.
+    counters: Vec<Counter>,
+    /// Those of the stats, in their order, then those of what is live.
+    gauges: Vec<Gauge>,
+    syncs: Vec<Counter>,
+    sync_duration: Histogram,
+    syncs_in_progress: Gauge,
+    last_success: Gauge,
+    last_complete: Gauge,
+    commit_duration: Histogram,
+    events_undelivered: Counter,
+    memory: Mutex<Memory>,
+}
+
+/// One lock for all of it: a gauge is set under the lock, so that the last to set it is the one
+/// that knew most.
+#[derive(Debug, Default)]
+struct Memory {
+    steps: HashMap<Box<str>, Arc<Step>>,
+    sources: HashMap<SourceKey, Source>,
+    /// Of each gauge, the sum over the sources. Wide enough for any number of any `u64`.
+    sums: [u128; SUMMED],
+    in_progress: u64,
+}
+
+/// Names a source by a hash of its ids, so that it takes as little room as they may take much.
+pub(crate) type SourceKey = [u64; 2];
+
+/// How many gauges are sums over sources.
+const SUMMED: usize = names::STATS_GAUGES + names::LIVE.len();
+
+#[derive(Debug, Default)]
+struct Source {
+    values: [u64; SUMMED],
+    /// Since 1970.
+    last_success: Option<Duration>,
+    last_complete: Option<Duration>,
+}
+
+/// The series of one step.
+#[derive(Debug)]
+pub(crate) struct Step {
+    label: SharedString,
+    connector: SharedString,
+    /// In the order of [`STATUSES`].
+    ended: Vec<Counter>,
+    duration: Histogram,
+}
+
+/// The ends of a step whose series exist before one ended so.
+pub(crate) const STATUSES: [StepStatus; 5] = [
+    StepStatus::Completed,
+    StepStatus::Incomplete,
+    StepStatus::Failed,
+    StepStatus::Skipped,
+    StepStatus::Cancelled,
+];
+
+impl Connector {
+    pub(crate) fn new(label: &str) -> Self {
+        let label = SharedString::from(Arc::<str>::from(label));
+        let labels = &[&label];
+        let stats = |kind| {
+            names::STATS
+                .iter()
+                .filter(move |metric| metric.kind == kind)
+        };
+        let gauges = stats(Kind::Gauge).map(|metric| metric.gauge(labels));
+        let live = names::LIVE.iter().map(|metric| metric.gauge(labels));
+        Self {
+            counters: stats(Kind::Counter)
+                .map(|metric| metric.counter(labels))
+                .collect(),
+            gauges: gauges.chain(live).collect(),
+            syncs: SyncOutcome::ALL
+                .iter()
+                .map(|outcome| names::SYNCS.counter(&[&label, &outcome.as_str().into()]))
+                .collect(),
+            sync_duration: names::SYNC_DURATION.histogram(labels),
+            syncs_in_progress: names::SYNCS_IN_PROGRESS.gauge(labels),
+            last_success: names::LAST_SUCCESS.gauge(labels),
+            last_complete: names::LAST_COMPLETE.gauge(labels),
+            commit_duration: names::COMMIT_DURATION.histogram(labels),
+            events_undelivered: names::EVENTS_UNDELIVERED.counter(labels),
+            memory: Mutex::default(),
+            label,
+        }
+    }
+
+    /// Tells whether it stands for those for which there was no room.
+    pub(crate) fn is_other(&self) -> bool {
+        &*self.label == OTHER
+    }
+
+    pub(crate) fn sync_started(&self) {
+        let mut memory = lock(&self.memory);
+        memory.in_progress = memory.in_progress.saturating_add(1);
+        self.syncs_in_progress.set(float(memory.in_progress.into()));
+    }
+
+    pub(crate) fn sync_ended(&self, outcome: SyncOutcome, duration: Duration) {
+        let mut syncs = SyncOutcome::ALL.iter().zip(&self.syncs);
+        if let Some((_, syncs)) = syncs.find(|(of, _)| **of == outcome) {
+            syncs.increment(1);
+        }
+        self.sync_duration.record(duration);
+        let mut memory = lock(&self.memory);
+        // Whoever ends a sync without having started it must not hide another one.
+        memory.in_progress = memory.in_progress.saturating_sub(1);
+        self.syncs_in_progress.set(float(memory.in_progress.into()));
+    }
+
+    /// Notes when a source's last syncs ended, as far as they are told.
+    pub(crate) fn succeeded(
+        &self,
+        key: SourceKey,
+        success: Option<Duration>,
+        complete: Option<Duration>,
+        room: &Room,
+    ) -> Remembered {
+        let mut memory = lock(&self.memory);
+        let remembered = memory.with_source(key, room, |source, _| {
+            source.last_success = success.or(source.last_success);
+            source.last_complete = complete.or(source.last_complete);
+        });
+        self.set_timestamps(&memory);
+        remembered
+    }
+
+    /// Notes when a source's last syncs ended, unless later ones are known.
+    pub(crate) fn restored(
+        &self,
+        key: SourceKey,
+        success: Option<Duration>,
+        complete: Option<Duration>,
+        room: &Room,
+    ) -> Remembered {
+        let mut memory = lock(&self.memory);
+        let remembered = memory.with_source(key, room, |source, _| {
+            source.last_success = source.last_success.or(success);
+            source.last_complete = source.last_complete.or(complete);
+        });
+        self.set_timestamps(&memory);
+        remembered
+    }
+
+    pub(crate) fn committed(
+        &self,
+        key: SourceKey,
+        stats: &SyncStats,
+        duration: Duration,
+        room: &Room,
+    ) -> Remembered {
+        let values = || names::STATS.iter().zip(stats.values());
+        let of =
+            |of| move |(metric, value): (&names::Metric, u64)| (metric.kind == of).then_some(value);
+        for (counter, value) in self
+            .counters
+            .iter()
+            .zip(values().filter_map(of(Kind::Counter)))
+        {
+            counter.increment(value);
+        }
+        self.commit_duration.record(duration);
+        self.share(key, 0, values().filter_map(of(Kind::Gauge)), room)
+    }
+
+    pub(crate) fn live(&self, key: SourceKey, live: Live, room: &Room) -> Remembered {
+        let Live {
+            entities,
+            relationships,
+            waiting,
+        } = live;
+        let values = [entities, relationships, waiting].into_iter();
+        self.share(key, names::STATS_GAUGES, values, room)
+    }
+
+    pub(crate) fn events_undelivered(&self, events: u64) {
+        self.events_undelivered.increment(events);
+    }
+
+    pub(crate) fn forget(&self, key: SourceKey, room: &Room) {
+        let mut memory = lock(&self.memory);
+        let Some(source) = memory.sources.remove(&key) else {
+            return;
+        };
+        room.give_back();
+        let shares = memory.sums.iter_mut().zip(source.values).zip(&self.gauges);
+        for ((sum, value), gauge) in shares {
+            *sum -= u128::from(value);
+            gauge.set(float(*sum));
+        }
+        self.set_timestamps(&memory);
+    }
+
+    /// Returns the series of a step, if there are or may be such.
+    pub(crate) fn step(&self, label: &str, room: &Room) -> Option<Arc<Step>> {
+        let mut memory = lock(&self.memory);
+        if let Some(step) = memory.steps.get(label) {
+            return Some(Arc::clone(step));
+        }
+        room.take().then(|| {
+            let step = Arc::new(Step::new(self.label.clone(), label));
+            memory.steps.insert(label.into(), Arc::clone(&step));
+            step
+        })
+    }
+
+    /// Replaces what a source adds to the gauges from the place `first` on.
+    fn share(
+        &self,
+        key: SourceKey,
+        first: usize,
+        values: impl Iterator<Item = u64>,
+        room: &Room,
+    ) -> Remembered {
+        lock(&self.memory).with_source(key, room, |source, sums| {
+            let shares = source.values.iter_mut().zip(sums).zip(&self.gauges);
+            for (((share, sum), gauge), value) in shares.skip(first).zip(values) {
+                *sum = *sum - u128::from(*share) + u128::from(value);
+                *share = value;
+                gauge.set(float(*sum));
+            }
+        })
+    }
+
+    fn set_timestamps(&self, memory: &Memory) {
+        let oldest = |of: fn(&Source) -> Option<Duration>| {
+            let oldest = memory.sources.values().filter_map(of).min();
+            oldest.unwrap_or_default().as_secs_f64()
+        };
+        self.last_success.set(oldest(|source| source.last_success));
+        self.last_complete
+            .set(oldest(|source| source.last_complete));
+    }
+}
+
+/// Whether there was room for what a source adds to the gauges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Remembered {
+    Yes,
+    No,
+}
+
+impl Memory {
+    fn with_source(
+        &mut self,
+        key: SourceKey,
+        room: &Room,
+        change: impl FnOnce(&mut Source, &mut [u128; SUMMED]),
+    ) -> Remembered {
+        let source = match self.sources.entry(key) {
+            Entry::Occupied(source) => source.into_mut(),
+            Entry::Vacant(_) if !room.take() => return Remembered::No,
+            Entry::Vacant(place) => place.insert(Source::default()),
+        };
+        change(source, &mut self.sums);
+        Remembered::Yes
+    }
+}
+
+impl Step {
+    pub(crate) fn new(connector: SharedString, label: &str) -> Self {
+        let label = SharedString::from(Arc::<str>::from(label));
+        let ended = STATUSES
+            .iter()
+            .map(|status| names::STEPS.counter(&[&connector, &label, &status.as_str().into()]));
+        Self {
+            ended: ended.collect(),
+            duration: names::STEP_DURATION.histogram(&[&connector, &label]),
+            label,
+            connector,
+        }
+    }
+
+    /// Tells whether it stands for those for which there was no room.
+    pub(crate) fn is_other(&self) -> bool {
+        &*self.label == OTHER
+    }
+
+    pub(crate) fn ended(&self, report: &StepReport) {
+        let status = report.status;
+        let mut ended = STATUSES.iter().zip(&self.ended);
+        match ended.find(|(of, _)| **of == status) {
+            Some((_, ended)) => ended.increment(1),
+            // A status that core got after this was written: counted, if not from 0 on.
+            None => names::STEPS
+                .counter(&[&self.connector, &self.label, &status.as_str().into()])
+                .increment(1),
+        }
+        let has_run = match status {
+            StepStatus::Skipped => false,
+            // One that was waiting has taken no time.
+            StepStatus::Cancelled => !report.duration.is_zero(),
+            _ => true,
+        };
+        if has_run {
+            self.duration.record(report.duration);
+        }
+    }
+}
+
+/// How many more there may be of something.
+#[derive(Debug)]
+pub(crate) struct Room(AtomicUsize);
+
+impl Room {
+    pub(crate) const fn for_up_to(count: usize) -> Self {
+        Self(AtomicUsize::new(count))
+    }
+
+    /// Takes the room of one, unless there is none.
+    fn take(&self) -> bool {
+        self.0
+            .fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1))
+            .is_ok()
+    }
+
+    fn give_back(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+}
+
+/// Locks, also after a panic: a sum that a recorder's panic left half updated is better than every
+/// later sync failing over its metrics.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

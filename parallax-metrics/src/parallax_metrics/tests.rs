@@ -1,0 +1,565 @@
+use std::fmt::Write as _;
+
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+use parallax_core::{StepReport, StepStatus};
+use proptest::prelude::*;
+
+use super::*;
+
+/// What the recorder got to know, one series a line.
+fn recorded(act: impl FnOnce()) -> Vec<String> {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    metrics::with_local_recorder(&recorder, act);
+    let mut lines = Vec::new();
+    for (key, unit, help, value) in snapshotter.snapshot().into_vec() {
+        let key = key.key();
+        let name = key.name().trim_start_matches("parallax_");
+        assert!(unit.is_some() && help.is_some(), "{name} is not described");
+        let labels: Vec<_> = key.labels().map(metrics::Label::value).collect();
+        let mut line = format!("{name}{{{}}}", labels.join(","));
+        let _ = match value {
+            DebugValue::Counter(value) => write!(line, " {value}"),
+            DebugValue::Gauge(value) => write!(line, " {value}"),
+            DebugValue::Histogram(values) => write!(line, " {values:?}"),
+        };
+        lines.push(line);
+    }
+    lines.sort_unstable();
+    lines
+}
+
+/// The series that are not at 0, but for the build's.
+fn changed(act: impl FnOnce(&ParallaxMetrics)) -> String {
+    let mut lines = recorded(|| act(&ParallaxMetrics::new()));
+    lines.retain(|line| {
+        !line.ends_with(" 0") && !line.ends_with(" []") && !line.starts_with("build_info")
+    });
+    lines.join("\n")
+}
+
+/// The sum of a counter over all of its series.
+fn total(lines: &[String], name: &str) -> u64 {
+    lines
+        .iter()
+        .filter(|line| line.split('{').next() == Some(name))
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+        .sum()
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn at(seconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+/// Every count of it is another number, the first one `first`.
+fn stats(first: u64) -> SyncStats {
+    SyncStats::from_values(std::array::from_fn(|place| first + place as u64))
+}
+
+fn report(steps: &[(&str, StepStatus, u64)]) -> SyncReport {
+    let steps = steps.iter().map(|&(step_id, status, duration)| {
+        let mut step = StepReport::new(step_id, "");
+        step.status = status;
+        step.duration = seconds(duration);
+        step
+    });
+    SyncReport::new(steps.collect())
+}
+
+#[test]
+fn registered_connector_has_every_series_at_0() {
+    let lines = recorded(|| {
+        let metrics = ParallaxMetrics::new();
+        metrics.register("aws", &["users"]);
+        metrics.register("aws", &["users"]);
+    });
+    for metric in names::all() {
+        let name = metric.name.trim_start_matches("parallax_");
+        let labels = metric.labels.join(",");
+        let of_the_metric = lines
+            .iter()
+            .filter(|line| line.split('{').next() == Some(name));
+        let expected = match labels.as_str() {
+            "connector_id,outcome" | "connector_id,step_id,outcome" => 5,
+            _ => 1,
+        };
+        assert_eq!(of_the_metric.count(), expected, "{name}");
+    }
+    let not_at_0 = |line: &&String| !line.ends_with(" 0") && !line.ends_with(" []");
+    let rest: Vec<_> = lines.iter().filter(not_at_0).collect();
+    assert_eq!(
+        rest,
+        [&format!("build_info{{{}}} 1", env!("CARGO_PKG_VERSION"))]
+    );
+}
+
+#[test]
+fn commit_adds_to_counters_and_sets_gauges() {
+    let lines = changed(|metrics| {
+        metrics.committed("aws", "acme", &stats(1), Duration::from_millis(20));
+        metrics.committed("aws", "acme", &stats(101), Duration::from_millis(30));
+    });
+    insta::assert_snapshot!(lines, @"
+    commit_duration_seconds{aws} [0.02, 0.03]
+    entities_created_total{aws} 102
+    entities_deleted_total{aws} 108
+    entities_duplicates_total{aws} 116
+    entities_held{aws} 106
+    entities_kept{aws} 105
+    entities_rejected_total{aws} 114
+    entities_unchanged_total{aws} 106
+    entities_updated_total{aws} 104
+    relationships_created_total{aws} 118
+    relationships_deleted_total{aws} 124
+    relationships_duplicates_total{aws} 132
+    relationships_held{aws} 114
+    relationships_kept{aws} 113
+    relationships_rejected_total{aws} 130
+    relationships_unchanged_total{aws} 122
+    relationships_updated_total{aws} 120
+    ");
+}
+
+#[test]
+fn gauge_is_the_sum_over_the_accounts() {
+    let live = |entities, relationships, waiting| Live {
+        entities,
+        relationships,
+        waiting,
+    };
+    let lines = changed(|metrics| {
+        metrics.live("aws", "acme", live(100, 10, 1));
+        metrics.live("aws", "umbrella", live(200, 20, 2));
+        metrics.live("gcp", "acme", live(7, 7, 7));
+        metrics.live("aws", "acme", live(50, 5, 0));
+        let mut held = SyncStats::default();
+        held.entities_held = 3;
+        metrics.committed("aws", "acme", &held, seconds(1));
+        metrics.committed("aws", "umbrella", &held, seconds(2));
+        // Clones share what they remember.
+        metrics.clone().forget("gcp", "acme");
+        metrics.forget("gcp", "nobody");
+        metrics.forget("nobody", "acme");
+    });
+    insta::assert_snapshot!(lines, @"
+    commit_duration_seconds{aws} [1.0, 2.0]
+    entities_held{aws} 6
+    entities{aws} 250
+    relationships_waiting{aws} 2
+    relationships{aws} 25
+    ");
+}
+
+#[test]
+fn sums_hold_whatever_is_told() {
+    let most = || Live {
+        entities: u64::MAX,
+        ..Live::default()
+    };
+    let lines = changed(|metrics| {
+        metrics.live("aws", "acme", most());
+        metrics.live("aws", "umbrella", most());
+        metrics.live("aws", "acme", Live::default());
+        metrics.forget("aws", "umbrella");
+        metrics.forget("aws", "umbrella");
+        metrics.live(
+            "aws",
+            "initech",
+            Live {
+                entities: 1,
+                ..Live::default()
+            },
+        );
+    });
+    assert_eq!(lines, "entities{aws} 1");
+}
+
+#[test]
+fn sync_is_in_progress_until_it_ends() {
+    let lines = changed(|metrics| {
+        for connector_id in ["aws", "aws", "gcp"] {
+            metrics.sync_started(connector_id);
+        }
+        metrics.sync_ended("aws", "acme", SyncOutcome::Failed, seconds(3), at(9));
+        // Nobody started these.
+        metrics.sync_ended("k8s", "acme", SyncOutcome::Cancelled, seconds(1), at(9));
+        metrics.sync_ended("k8s", "acme", SyncOutcome::Error, seconds(1), at(9));
+        metrics.sync_started("k8s");
+    });
+    insta::assert_snapshot!(lines, @"
+    sync_duration_seconds{aws} [3.0]
+    sync_duration_seconds{k8s} [1.0, 1.0]
+    syncs_in_progress{aws} 1
+    syncs_in_progress{gcp} 1
+    syncs_in_progress{k8s} 1
+    syncs_total{aws,failed} 1
+    syncs_total{k8s,cancelled} 1
+    syncs_total{k8s,error} 1
+    ");
+}
+
+#[test]
+fn timestamps_are_of_the_source_that_waits_the_longest() {
+    let ended = |metrics: &ParallaxMetrics, account_id, outcome, second| {
+        metrics.sync_ended("aws", account_id, outcome, seconds(1), at(second));
+    };
+    use SyncOutcome::{Cancelled, Committed, Error, Failed, Partial};
+    let stamps = |act: &dyn Fn(&ParallaxMetrics)| -> String {
+        let lines = recorded(|| act(&ParallaxMetrics::new()));
+        let stamps = lines.iter().filter(|line| line.contains("timestamp"));
+        let stamps: Vec<_> = stamps
+            .map(|line| line.rsplit(' ').next().unwrap())
+            .collect();
+        // In the order of their names: complete, success.
+        stamps.join(" ")
+    };
+    assert_eq!(stamps(&|m| m.register("aws", &[])), "0 0");
+    assert_eq!(stamps(&|m| ended(m, "acme", Committed, 7)), "7 7");
+    assert_eq!(stamps(&|m| ended(m, "acme", Partial, 7)), "0 7");
+    for outcome in [Failed, Error, Cancelled] {
+        assert_eq!(stamps(&|m| ended(m, "acme", outcome, 7)), "0 0");
+    }
+    let two = |m: &ParallaxMetrics| {
+        ended(m, "acme", Committed, 7);
+        ended(m, "umbrella", Committed, 8);
+        ended(m, "initech", Failed, 1);
+        ended(m, "acme", Partial, 9);
+    };
+    assert_eq!(stamps(&two), "7 8");
+    let without_acme = |m: &ParallaxMetrics| {
+        two(m);
+        m.forget("aws", "acme");
+    };
+    assert_eq!(stamps(&without_acme), "8 8");
+    let without_both = |m: &ParallaxMetrics| {
+        without_acme(m);
+        m.forget("aws", "umbrella");
+    };
+    assert_eq!(stamps(&without_both), "0 0");
+}
+
+#[test]
+fn restored_times_give_way_to_later_ones() {
+    let lines = changed(|metrics| {
+        metrics.restore("aws", "acme", Some(at(50)), Some(at(40)));
+        metrics.restore("aws", "never", None, None);
+        metrics.restore("gcp", "acme", Some(at(50)), Some(at(40)));
+        metrics.sync_ended("gcp", "acme", SyncOutcome::Partial, seconds(1), at(60));
+        metrics.restore("gcp", "acme", Some(at(50)), Some(at(40)));
+    });
+    insta::assert_snapshot!(lines, @"
+    sync_duration_seconds{gcp} [1.0]
+    sync_last_complete_timestamp_seconds{aws} 40
+    sync_last_complete_timestamp_seconds{gcp} 40
+    sync_last_success_timestamp_seconds{aws} 50
+    sync_last_success_timestamp_seconds{gcp} 60
+    syncs_total{gcp,partial} 1
+    ");
+}
+
+#[test]
+fn clock_may_jump() {
+    let lines = changed(|metrics| {
+        let ended = |second: SystemTime| {
+            metrics.sync_ended(
+                "aws",
+                "acme",
+                SyncOutcome::Committed,
+                Duration::ZERO,
+                second,
+            );
+        };
+        // A clock that was years ahead must not hide that nothing has succeeded since.
+        ended(at(4_000_000_000));
+        ended(at(1_000));
+        ended(UNIX_EPOCH - seconds(1));
+        ended(at(2_000));
+        metrics.restore("gcp", "acme", Some(UNIX_EPOCH - seconds(1)), None);
+        metrics.sync_ended(
+            "k8s",
+            "acme",
+            SyncOutcome::Failed,
+            Duration::MAX,
+            UNIX_EPOCH,
+        );
+    });
+    insta::assert_snapshot!(lines, @"
+    sync_duration_seconds{aws} [0.0, 0.0, 0.0, 0.0]
+    sync_duration_seconds{k8s} [1.8446744073709552e19]
+    sync_last_complete_timestamp_seconds{aws} 2000
+    sync_last_success_timestamp_seconds{aws} 2000
+    syncs_total{aws,committed} 4
+    syncs_total{k8s,failed} 1
+    ");
+}
+
+#[test]
+fn step_that_did_not_run_took_no_time() {
+    use StepStatus::{Cancelled, Completed, Failed, Incomplete, Skipped};
+    let lines = changed(|metrics| {
+        metrics.steps_ended(
+            "aws",
+            &report(&[
+                ("regions", Completed, 1),
+                ("hosts", Incomplete, 2),
+                ("users", Failed, 3),
+                ("roles", Skipped, 0),
+                ("disks", Cancelled, 4),
+                ("tags", Cancelled, 0),
+            ]),
+        );
+        metrics.steps_ended("aws", &report(&[("regions", Completed, 0)]));
+    });
+    insta::assert_snapshot!(lines, @"
+    step_duration_seconds{aws,disks} [4.0]
+    step_duration_seconds{aws,hosts} [2.0]
+    step_duration_seconds{aws,regions} [1.0, 0.0]
+    step_duration_seconds{aws,users} [3.0]
+    steps_total{aws,disks,cancelled} 1
+    steps_total{aws,hosts,incomplete} 1
+    steps_total{aws,regions,completed} 2
+    steps_total{aws,roles,skipped} 1
+    steps_total{aws,tags,cancelled} 1
+    steps_total{aws,users,failed} 1
+    ");
+}
+
+#[test]
+fn undelivered_events_add_up() {
+    let lines = changed(|metrics| {
+        metrics.events_undelivered("aws", 2);
+        metrics.events_undelivered("aws", 3);
+    });
+    assert_eq!(lines, "events_undelivered_total{aws} 5");
+}
+
+#[test]
+fn hostile_ids_share_a_series() {
+    let lines = changed(|metrics| {
+        for id in [
+            "",
+            "A",
+            "a b",
+            "a\n# HELP",
+            "\"}",
+            "__other__",
+            &"a".repeat(1_000_000),
+        ] {
+            metrics.events_undelivered(id, 1);
+            metrics.live(
+                id,
+                "acme",
+                Live {
+                    entities: 1,
+                    ..Live::default()
+                },
+            );
+            metrics.steps_ended(id, &report(&[(id, StepStatus::Failed, 0)]));
+            metrics.steps_ended("aws", &report(&[(id, StepStatus::Failed, 0)]));
+        }
+        metrics.forget("a b", "acme");
+        crate::record_commit("Aws", &SyncStats::from_values([1; _]));
+    });
+    insta::assert_snapshot!(lines, @"
+    entities_created_total{__invalid__} 1
+    entities_deleted_total{__invalid__} 1
+    entities_duplicates_total{__invalid__} 1
+    entities_held{__invalid__} 1
+    entities_kept{__invalid__} 1
+    entities_rejected_total{__invalid__} 1
+    entities_unchanged_total{__invalid__} 1
+    entities_updated_total{__invalid__} 1
+    entities{__invalid__} 6
+    events_undelivered_total{__invalid__} 7
+    relationships_created_total{__invalid__} 1
+    relationships_deleted_total{__invalid__} 1
+    relationships_duplicates_total{__invalid__} 1
+    relationships_held{__invalid__} 1
+    relationships_kept{__invalid__} 1
+    relationships_rejected_total{__invalid__} 1
+    relationships_unchanged_total{__invalid__} 1
+    relationships_updated_total{__invalid__} 1
+    step_duration_seconds{__invalid__,__invalid__} [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+    step_duration_seconds{aws,__invalid__} [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+    steps_total{__invalid__,__invalid__,failed} 7
+    steps_total{aws,__invalid__,failed} 7
+    ");
+}
+
+#[test]
+fn what_has_no_room_is_other_and_adds_up() {
+    // Two connectors and three steps have series of their own.
+    let lines = recorded(|| {
+        let metrics = ParallaxMetrics::with_room_for(20, 4);
+        metrics.register("c0", &["s0"]);
+        for connector_id in ["c0", "c1", "c2", "c3"] {
+            metrics.sync_started(connector_id);
+            metrics.live(
+                connector_id,
+                "acme",
+                Live {
+                    entities: 1,
+                    ..Live::default()
+                },
+            );
+            let steps = [("s0", StepStatus::Failed, 1), ("s1", StepStatus::Failed, 1)];
+            metrics.steps_ended(connector_id, &report(&steps));
+            let outcome = SyncOutcome::Committed;
+            metrics.sync_ended(connector_id, "acme", outcome, seconds(1), at(5));
+        }
+        metrics.events_undelivered("c0", 7);
+        // There is no room for a fifth source, until another one leaves.
+        metrics.live(
+            "c0",
+            "umbrella",
+            Live {
+                entities: 9,
+                ..Live::default()
+            },
+        );
+        metrics.forget("c3", "acme");
+        metrics.live(
+            "c1",
+            "umbrella",
+            Live {
+                entities: 20,
+                ..Live::default()
+            },
+        );
+    });
+    let lines: Vec<_> = lines
+        .iter()
+        .filter(|line| {
+            [
+                "entities{",
+                "events_",
+                "series_",
+                "steps_",
+                "syncs_in_progress",
+            ]
+            .iter()
+            .any(|name| line.starts_with(name))
+                && !line.ends_with(" 0")
+        })
+        .map(String::as_str)
+        .collect();
+    insta::assert_snapshot!(lines.join("\n"), @"
+    entities{__other__} 1
+    entities{c0} 1
+    entities{c1} 21
+    events_undelivered_total{c0} 7
+    series_overflow_total{} 12
+    steps_total{__other__,__other__,failed} 5
+    steps_total{c0,s0,failed} 1
+    steps_total{c0,s1,failed} 1
+    steps_total{c1,s0,failed} 1
+    ");
+}
+
+#[test]
+fn a_flood_of_ids_takes_bounded_memory_and_loses_no_count() {
+    const IDS: u64 = 5_000;
+    let mut metrics = None;
+    let lines = recorded(|| {
+        let metrics = metrics.insert(ParallaxMetrics::with_room_for(200, 1_000));
+        for n in 0..IDS {
+            let id = format!("id-{n}");
+            metrics.register(&id, &[&id]);
+            metrics.sync_started(&id);
+            metrics.committed(&id, &id, &stats(1), seconds(1));
+            metrics.live(
+                "aws",
+                &id,
+                Live {
+                    entities: 1,
+                    ..Live::default()
+                },
+            );
+            metrics.steps_ended(&id, &report(&[(&id, StepStatus::Completed, 1)]));
+            metrics.steps_ended("aws", &report(&[(&id, StepStatus::Completed, 1)]));
+            metrics.sync_ended(&id, &id, SyncOutcome::Partial, seconds(1), at(n));
+            metrics.restore(&id, &id, Some(at(n)), None);
+        }
+    });
+    assert_eq!(total(&lines, "syncs_total"), IDS);
+    assert_eq!(total(&lines, "steps_total"), 2 * IDS);
+    assert_eq!(total(&lines, "entities_deleted_total"), 4 * IDS);
+    assert!(total(&lines, "series_overflow_total") > 2 * IDS);
+    for metric in names::all() {
+        let name = metric.name.trim_start_matches("parallax_");
+        let series = lines
+            .iter()
+            .filter(|line| line.split('{').next() == Some(name))
+            .count();
+        assert!((1..=200).contains(&series), "{series} series of {name}");
+    }
+    let remembered = format!("{:?}", metrics.unwrap());
+    assert!(remembered.len() < 1_000_000, "{}", remembered.len());
+}
+
+#[test]
+fn nothing_breaks_without_a_recorder() {
+    let metrics = ParallaxMetrics::new();
+    metrics.register("aws", &["users"]);
+    metrics.sync_started("aws");
+    metrics.committed("aws", "acme", &stats(1), seconds(1));
+    metrics.sync_ended("aws", "acme", SyncOutcome::Committed, seconds(1), at(1));
+}
+
+#[derive(Clone, Debug)]
+enum Act {
+    Live(u8, u64),
+    Succeeded(u8, u64),
+    Forget(u8),
+}
+
+fn any_act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        (0..4_u8, any::<u32>()).prop_map(|(source, n)| Act::Live(source, n.into())),
+        (0..4_u8, 1..100_u64).prop_map(|(source, second)| Act::Succeeded(source, second)),
+        (0..4_u8).prop_map(Act::Forget),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn gauges_follow_the_sources(acts in prop::collection::vec(any_act(), 0..20)) {
+        let mut entities = [0; 4];
+        let mut succeeded = [None; 4];
+        let lines = recorded(|| {
+            let metrics = ParallaxMetrics::new();
+            metrics.register("aws", &[]);
+            for act in acts {
+                match act {
+                    Act::Live(source, n) => {
+                        entities[usize::from(source)] = n;
+                        let live = Live { entities: n, ..Live::default() };
+                        metrics.live("aws", &source.to_string(), live);
+                    }
+                    Act::Succeeded(source, second) => {
+                        succeeded[usize::from(source)] = Some(second);
+                        let (outcome, account_id) = (SyncOutcome::Committed, source.to_string());
+                        metrics.sync_ended("aws", &account_id, outcome, seconds(1), at(second));
+                    }
+                    Act::Forget(source) => {
+                        entities[usize::from(source)] = 0;
+                        succeeded[usize::from(source)] = None;
+                        metrics.forget("aws", &source.to_string());
+                    }
+                }
+            }
+        });
+        let oldest = succeeded.into_iter().flatten().min().unwrap_or_default();
+        for expected in [
+            format!("entities{{aws}} {}", entities.iter().sum::<u64>()),
+            format!("sync_last_complete_timestamp_seconds{{aws}} {oldest}"),
+            format!("sync_last_success_timestamp_seconds{{aws}} {oldest}"),
+        ] {
+            prop_assert!(lines.contains(&expected), "{} is not in {:?}", expected, lines);
+        }
+    }
+}

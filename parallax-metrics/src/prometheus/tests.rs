@@ -1,0 +1,328 @@
+use std::io::{ErrorKind, Write as _};
+use std::process::{Command, Stdio};
+use std::time::{Duration, UNIX_EPOCH};
+
+use metrics_exporter_prometheus::PrometheusRecorder;
+use parallax_core::{StepReport, StepStatus, SyncReport, SyncStats};
+
+use super::*;
+use crate::names::{self, Kind};
+use crate::{Live, ParallaxMetrics, SyncOutcome};
+
+fn recorder() -> PrometheusRecorder {
+    builder().unwrap().build_recorder()
+}
+
+/// What a scrape finds after `act`.
+fn rendered(act: impl FnOnce(&ParallaxMetrics)) -> String {
+    let recorder = recorder();
+    metrics::with_local_recorder(&recorder, || act(&ParallaxMetrics::new()));
+    let handle = recorder.handle();
+    Prometheus { handle }.render()
+}
+
+/// One sync of one account with one step.
+fn one_sync(metrics: &ParallaxMetrics) {
+    metrics.register("okta", &["users"]);
+    metrics.sync_started("okta");
+    let mut step = StepReport::new("users", "Collect users");
+    step.status = StepStatus::Completed;
+    step.duration = Duration::from_millis(1_500);
+    metrics.steps_ended("okta", &SyncReport::new(vec![step]));
+    let mut stats = SyncStats::default();
+    stats.entities_created = 120;
+    stats.relationships_created = 80;
+    stats.entities_kept = 2;
+    metrics.committed("okta", "acme", &stats, Duration::from_millis(20));
+    let live = Live {
+        entities: 122,
+        relationships: 80,
+        waiting: 1,
+    };
+    metrics.live("okta", "acme", live);
+    let at = UNIX_EPOCH + Duration::from_millis(1_790_000_000_500);
+    let duration = Duration::from_secs(2);
+    metrics.sync_ended("okta", "acme", SyncOutcome::Committed, duration, at);
+}
+
+/// The exporter renders in the order of its hash maps: sorts families, and within them what is not
+/// a histogram's.
+fn sorted(rendering: &str) -> String {
+    let mut families: Vec<String> = rendering
+        .trim_end()
+        .split("\n\n")
+        .map(|family| {
+            let mut lines: Vec<_> = family.lines().collect();
+            if !family.contains(" histogram") {
+                // HELP and TYPE begin with `#`, which sorts before letters.
+                lines.sort_unstable();
+            }
+            lines.join("\n")
+        })
+        .collect();
+    families.sort_unstable();
+    families.join("\n\n")
+}
+
+#[test]
+fn one_sync_is_rendered() {
+    let rendering = sorted(&rendered(one_sync)).replace(env!("CARGO_PKG_VERSION"), "[version]");
+    insta::assert_snapshot!(rendering, @r#"
+    # HELP parallax_build_info Always 1; the version is its label.
+    # TYPE parallax_build_info gauge
+    parallax_build_info{version="[version]"} 1
+
+    # HELP parallax_commit_duration_seconds Time a commit took, from the diff to the end of the transaction.
+    # TYPE parallax_commit_duration_seconds histogram
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="0.001"} 0
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="0.0025"} 0
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="0.005"} 0
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="0.01"} 0
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="0.025"} 1
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="0.05"} 1
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="0.1"} 1
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="0.25"} 1
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="0.5"} 1
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="1"} 1
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="2.5"} 1
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="5"} 1
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="10"} 1
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="30"} 1
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="60"} 1
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="120"} 1
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="300"} 1
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="+Inf"} 1
+    parallax_commit_duration_seconds_sum{connector_id="okta"} 0.02
+    parallax_commit_duration_seconds_count{connector_id="okta"} 1
+
+    # HELP parallax_entities Entities that are live.
+    # TYPE parallax_entities gauge
+    parallax_entities{connector_id="okta"} 122
+
+    # HELP parallax_entities_created_total Entities that were not live before.
+    # TYPE parallax_entities_created_total counter
+    parallax_entities_created_total{connector_id="okta"} 120
+
+    # HELP parallax_entities_deleted_total Entities that were looked for and not found.
+    # TYPE parallax_entities_deleted_total counter
+    parallax_entities_deleted_total{connector_id="okta"} 0
+
+    # HELP parallax_entities_duplicates_total Emissions of entities that repeated another.
+    # TYPE parallax_entities_duplicates_total counter
+    parallax_entities_duplicates_total{connector_id="okta"} 0
+
+    # HELP parallax_entities_held Entities whose delete is held for approval.
+    # TYPE parallax_entities_held gauge
+    parallax_entities_held{connector_id="okta"} 0
+
+    # HELP parallax_entities_kept Entities kept at the last commit: not looked for everywhere.
+    # TYPE parallax_entities_kept gauge
+    parallax_entities_kept{connector_id="okta"} 2
+
+    # HELP parallax_entities_rejected_total Emissions of entities that were not accepted.
+    # TYPE parallax_entities_rejected_total counter
+    parallax_entities_rejected_total{connector_id="okta"} 0
+
+    # HELP parallax_entities_unchanged_total Entities that were emitted as they were.
+    # TYPE parallax_entities_unchanged_total counter
+    parallax_entities_unchanged_total{connector_id="okta"} 0
+
+    # HELP parallax_entities_updated_total Entities whose content changed.
+    # TYPE parallax_entities_updated_total counter
+    parallax_entities_updated_total{connector_id="okta"} 0
+
+    # HELP parallax_events_undelivered_total Events that the watcher of a sync did not take in time.
+    # TYPE parallax_events_undelivered_total counter
+    parallax_events_undelivered_total{connector_id="okta"} 0
+
+    # HELP parallax_relationships Relationships that are live.
+    # TYPE parallax_relationships gauge
+    parallax_relationships{connector_id="okta"} 80
+
+    # HELP parallax_relationships_created_total Relationships that were not live before.
+    # TYPE parallax_relationships_created_total counter
+    parallax_relationships_created_total{connector_id="okta"} 80
+
+    # HELP parallax_relationships_deleted_total Relationships that were looked for and not found.
+    # TYPE parallax_relationships_deleted_total counter
+    parallax_relationships_deleted_total{connector_id="okta"} 0
+
+    # HELP parallax_relationships_duplicates_total Emissions of relationships that repeated another.
+    # TYPE parallax_relationships_duplicates_total counter
+    parallax_relationships_duplicates_total{connector_id="okta"} 0
+
+    # HELP parallax_relationships_held Relationships whose delete is held for approval.
+    # TYPE parallax_relationships_held gauge
+    parallax_relationships_held{connector_id="okta"} 0
+
+    # HELP parallax_relationships_kept Relationships kept at the last commit: not looked for everywhere.
+    # TYPE parallax_relationships_kept gauge
+    parallax_relationships_kept{connector_id="okta"} 0
+
+    # HELP parallax_relationships_rejected_total Emissions of relationships that were not accepted.
+    # TYPE parallax_relationships_rejected_total counter
+    parallax_relationships_rejected_total{connector_id="okta"} 0
+
+    # HELP parallax_relationships_unchanged_total Relationships that were emitted as they were.
+    # TYPE parallax_relationships_unchanged_total counter
+    parallax_relationships_unchanged_total{connector_id="okta"} 0
+
+    # HELP parallax_relationships_updated_total Relationships whose content changed.
+    # TYPE parallax_relationships_updated_total counter
+    parallax_relationships_updated_total{connector_id="okta"} 0
+
+    # HELP parallax_relationships_waiting Relationships that wait for an entity at one of their ends.
+    # TYPE parallax_relationships_waiting gauge
+    parallax_relationships_waiting{connector_id="okta"} 1
+
+    # HELP parallax_series_overflow_total Recordings under __other__, or left out of a gauge, because a cap was reached.
+    # TYPE parallax_series_overflow_total counter
+    parallax_series_overflow_total 0
+
+    # HELP parallax_step_duration_seconds Time a step took, from its start to its end.
+    # TYPE parallax_step_duration_seconds histogram
+    parallax_step_duration_seconds_bucket{connector_id="okta",step_id="users",le="0.005"} 0
+    parallax_step_duration_seconds_bucket{connector_id="okta",step_id="users",le="0.01"} 0
+    parallax_step_duration_seconds_bucket{connector_id="okta",step_id="users",le="0.025"} 0
+    parallax_step_duration_seconds_bucket{connector_id="okta",step_id="users",le="0.05"} 0
+    parallax_step_duration_seconds_bucket{connector_id="okta",step_id="users",le="0.1"} 0
+    parallax_step_duration_seconds_bucket{connector_id="okta",step_id="users",le="0.25"} 0
+    parallax_step_duration_seconds_bucket{connector_id="okta",step_id="users",le="0.5"} 0
+    parallax_step_duration_seconds_bucket{connector_id="okta",step_id="users",le="1"} 0
+    parallax_step_duration_seconds_bucket{connector_id="okta",step_id="users",le="2.5"} 1
+    parallax_step_duration_seconds_bucket{connector_id="okta",step_id="users",le="5"} 1
+    parallax_step_duration_seconds_bucket{connector_id="okta",step_id="users",le="10"} 1
+    parallax_step_duration_seconds_bucket{connector_id="okta",step_id="users",le="30"} 1
+    parallax_step_duration_seconds_bucket{connector_id="okta",step_id="users",le="60"} 1
+    parallax_step_duration_seconds_bucket{connector_id="okta",step_id="users",le="120"} 1
+    parallax_step_duration_seconds_bucket{connector_id="okta",step_id="users",le="300"} 1
+    parallax_step_duration_seconds_bucket{connector_id="okta",step_id="users",le="600"} 1
+    parallax_step_duration_seconds_bucket{connector_id="okta",step_id="users",le="1800"} 1
+    parallax_step_duration_seconds_bucket{connector_id="okta",step_id="users",le="3600"} 1
+    parallax_step_duration_seconds_bucket{connector_id="okta",step_id="users",le="+Inf"} 1
+    parallax_step_duration_seconds_sum{connector_id="okta",step_id="users"} 1.5
+    parallax_step_duration_seconds_count{connector_id="okta",step_id="users"} 1
+
+    # HELP parallax_steps_total Steps that ended, by how.
+    # TYPE parallax_steps_total counter
+    parallax_steps_total{connector_id="okta",step_id="users",outcome="cancelled"} 0
+    parallax_steps_total{connector_id="okta",step_id="users",outcome="completed"} 1
+    parallax_steps_total{connector_id="okta",step_id="users",outcome="failed"} 0
+    parallax_steps_total{connector_id="okta",step_id="users",outcome="incomplete"} 0
+    parallax_steps_total{connector_id="okta",step_id="users",outcome="skipped"} 0
+
+    # HELP parallax_sync_duration_seconds Time a sync took, its commit included.
+    # TYPE parallax_sync_duration_seconds histogram
+    parallax_sync_duration_seconds_bucket{connector_id="okta",le="0.005"} 0
+    parallax_sync_duration_seconds_bucket{connector_id="okta",le="0.01"} 0
+    parallax_sync_duration_seconds_bucket{connector_id="okta",le="0.025"} 0
+    parallax_sync_duration_seconds_bucket{connector_id="okta",le="0.05"} 0
+    parallax_sync_duration_seconds_bucket{connector_id="okta",le="0.1"} 0
+    parallax_sync_duration_seconds_bucket{connector_id="okta",le="0.25"} 0
+    parallax_sync_duration_seconds_bucket{connector_id="okta",le="0.5"} 0
+    parallax_sync_duration_seconds_bucket{connector_id="okta",le="1"} 0
+    parallax_sync_duration_seconds_bucket{connector_id="okta",le="2.5"} 1
+    parallax_sync_duration_seconds_bucket{connector_id="okta",le="5"} 1
+    parallax_sync_duration_seconds_bucket{connector_id="okta",le="10"} 1
+    parallax_sync_duration_seconds_bucket{connector_id="okta",le="30"} 1
+    parallax_sync_duration_seconds_bucket{connector_id="okta",le="60"} 1
+    parallax_sync_duration_seconds_bucket{connector_id="okta",le="120"} 1
+    parallax_sync_duration_seconds_bucket{connector_id="okta",le="300"} 1
+    parallax_sync_duration_seconds_bucket{connector_id="okta",le="600"} 1
+    parallax_sync_duration_seconds_bucket{connector_id="okta",le="1800"} 1
+    parallax_sync_duration_seconds_bucket{connector_id="okta",le="3600"} 1
+    parallax_sync_duration_seconds_bucket{connector_id="okta",le="+Inf"} 1
+    parallax_sync_duration_seconds_sum{connector_id="okta"} 2
+    parallax_sync_duration_seconds_count{connector_id="okta"} 1
+
+    # HELP parallax_sync_last_complete_timestamp_seconds When the source longest without a complete sync had its last; 0: none had one.
+    # TYPE parallax_sync_last_complete_timestamp_seconds gauge
+    parallax_sync_last_complete_timestamp_seconds{connector_id="okta"} 1790000000.5
+
+    # HELP parallax_sync_last_success_timestamp_seconds When the source longest without a committed sync had its last; 0: none had one.
+    # TYPE parallax_sync_last_success_timestamp_seconds gauge
+    parallax_sync_last_success_timestamp_seconds{connector_id="okta"} 1790000000.5
+
+    # HELP parallax_syncs_in_progress Syncs that have not ended.
+    # TYPE parallax_syncs_in_progress gauge
+    parallax_syncs_in_progress{connector_id="okta"} 0
+
+    # HELP parallax_syncs_total Syncs that ended, by how.
+    # TYPE parallax_syncs_total counter
+    parallax_syncs_total{connector_id="okta",outcome="cancelled"} 0
+    parallax_syncs_total{connector_id="okta",outcome="committed"} 1
+    parallax_syncs_total{connector_id="okta",outcome="error"} 0
+    parallax_syncs_total{connector_id="okta",outcome="failed"} 0
+    parallax_syncs_total{connector_id="okta",outcome="partial"} 0
+    "#);
+}
+
+#[test]
+fn promtool_finds_no_fault() {
+    let promtool =
+        Command::new(std::env::var("PROMTOOL").unwrap_or_else(|_| "promtool".to_owned()))
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+    let mut promtool = match promtool {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            println!("not checked: promtool (Debian package prometheus) is not on PATH");
+            return;
+        }
+        promtool => promtool.unwrap(),
+    };
+    let rendering = rendered(|metrics| {
+        one_sync(metrics);
+        metrics.register("a\"\n\\", &["{}"]);
+    });
+    let mut stdin = promtool.stdin.take().unwrap();
+    stdin.write_all(rendering.as_bytes()).unwrap();
+    drop(stdin);
+    let output = promtool.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.is_empty(), "{said}");
+}
+
+#[test]
+fn every_histogram_has_buckets() {
+    let histograms = names::all().filter(|metric| metric.kind == Kind::Histogram);
+    let names: Vec<_> = histograms.map(|metric| metric.name).collect();
+    assert_eq!(names, BUCKETS.map(|(metric, _)| metric.name));
+    for (metric, buckets) in BUCKETS {
+        assert!(buckets.is_sorted_by(|a, b| a < b), "{}", metric.name);
+    }
+    assert!(!rendered(one_sync).contains("quantile"));
+}
+
+#[test]
+fn second_recorder_is_refused() {
+    // Whatever order the tests of this process run in, the second of these is not the first.
+    let _ = Prometheus::install();
+    let error = Prometheus::install().unwrap_err();
+    insta::assert_snapshot!(error, @"the recorder for Prometheus cannot be installed: failed to install exporter as global recorder: attempted to set a recorder after the metrics system was already initialized");
+}
+
+#[test]
+fn upkeep_empties_what_no_scrape_came_for() {
+    let recorder = recorder();
+    let prometheus = Prometheus {
+        handle: recorder.handle(),
+    };
+    metrics::with_local_recorder(&recorder, || {
+        let metrics = ParallaxMetrics::new();
+        for _ in 0..1_000 {
+            one_sync(&metrics);
+            prometheus.upkeep();
+        }
+    });
+    let rendering = prometheus.render();
+    for line in [
+        r#"parallax_syncs_total{connector_id="okta",outcome="committed"} 1000"#,
+        r#"parallax_sync_duration_seconds_count{connector_id="okta"} 1000"#,
+        r#"parallax_sync_duration_seconds_sum{connector_id="okta"} 2000"#,
+    ] {
+        assert!(rendering.lines().any(|rendered| rendered == line), "{line}");
+    }
+}
