@@ -1,7 +1,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, BufRead, IsTerminal, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
@@ -16,7 +16,7 @@ use crate::error::{Failure, Misuse};
 use crate::exit::Exit;
 use crate::signals::Signals;
 use crate::text::panic_message;
-use crate::{connectors, json, logs, progress, query, sync, syncs};
+use crate::{check, connectors, forget, json, logs, progress, query, serve, sync, syncs};
 
 /// The command line, with the connectors that it can run.
 #[derive(Debug, Default)]
@@ -106,9 +106,12 @@ impl App {
     /// Takes the process over: installs a log subscriber, unless there is one, and a panic hook
     /// that logs, and listens to SIGINT and SIGTERM.
     pub fn main(self) -> ExitCode {
+        let someone_is_there = io::stdin().is_terminal() && io::stderr().is_terminal();
+        let mut input = someone_is_there.then(|| io::stdin().lock());
         let mut console = Console {
             out: &mut anstream::stdout(),
             err: &mut anstream::stderr(),
+            input: input.as_mut().map(|input| input as &mut dyn BufRead),
             width: terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| width.0),
             bars: progress::bars(),
             owns_process: true,
@@ -139,6 +142,7 @@ impl App {
         let mut console = Console {
             out: &mut stdout,
             err: &mut stderr,
+            input: None,
             width: None,
             bars: progress::no_bars(),
             owns_process: false,
@@ -208,7 +212,10 @@ impl App {
 
     fn start(&self, line: CommandLine, console: &mut Console<'_>) -> Result<Exit, Failure> {
         if console.owns_process {
-            logs::install(line.verbose, &console.bars);
+            match &line.command {
+                Command::Serve(args) => logs::install_for_daemon(line.verbose, args.log_format),
+                _ => logs::install(line.verbose, &console.bars),
+            }
         }
         if let Some(misuse) = &self.misuse {
             return Err(misuse.clone().into());
@@ -232,7 +239,10 @@ impl App {
         match command {
             Command::Sync(args) => {
                 let signals = if console.owns_process {
-                    Signals::listen(console.bars.clone()).map_err(Failure::Start)?
+                    let bars = console.bars.clone();
+                    let hint = b"still busy; a second signal ends the program at once\n";
+                    Signals::listen(move || logs::write_stderr(&bars, hint))
+                        .map_err(Failure::Start)?
                 } else {
                     Signals::deaf()
                 };
@@ -240,6 +250,9 @@ impl App {
             }
             Command::Query(args) => query::run(&args, console).await,
             Command::Syncs(args) => syncs::run(&args, console).await,
+            Command::Serve(args) => serve::run(self, &args, console).await,
+            Command::Check(args) => check::run(self, &args, console).await,
+            Command::Forget(args) => forget::run(&args, console).await,
             Command::Connectors(args) => connectors::run(self, &args, console).await,
         }
     }
@@ -284,4 +297,4 @@ impl fmt::Debug for Opened {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,6 +1,8 @@
 use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 
-use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::app::Registration;
 
@@ -31,8 +33,14 @@ pub(crate) enum Command {
     Sync(SyncArgs),
     /// Answers one SQL statement that reads
     Query(QueryArgs),
-    /// Lists the syncs of a store, newest first
+    /// Lists the syncs of a store, newest first, or shows one
     Syncs(SyncsArgs),
+    /// Runs the connectors of a configuration again and again, and serves metrics
+    Serve(ServeArgs),
+    /// Checks a configuration without running anything
+    Check(CheckArgs),
+    /// Removes a source and all that it committed
+    Forget(ForgetArgs),
     /// Lists the connectors and their steps
     Connectors(ConnectorsArgs),
 }
@@ -79,6 +87,10 @@ pub(crate) struct QueryArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct SyncsArgs {
+    /// Sync to show, or the beginning of its id
+    #[arg(value_name = "ID")]
+    pub(crate) sync_id: Option<String>,
+
     #[command(flatten)]
     pub(crate) store: StoreArgs,
 
@@ -94,9 +106,79 @@ pub(crate) struct SyncsArgs {
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) limit: u32,
 
-    /// Prints a JSON array of objects, one for each sync
+    /// Prints a JSON array of objects, one for each sync; of one sync, its object
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+
+    /// Address to serve HTTP on [default: the configuration's, or 127.0.0.1:7700]
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+
+    /// Format of the log on the standard error [default: text on a terminal, else json]
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) log_format: Option<LogFormat>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArgs {
+    /// Configuration to use
+    #[arg(long = "config", value_name = "FILE", default_value = "parallax.toml")]
+    pub(crate) file: PathBuf,
+
+    /// Allows to serve HTTP to other machines, with neither TLS nor tokens
+    #[arg(long)]
+    pub(crate) insecure_http: bool,
+
+    /// Store, as sqlite:PATH, instead of the configuration's
+    #[arg(
+        id = "store",
+        long = "store",
+        value_name = "URL",
+        env = "PARALLAX_STORE",
+        hide_env_values = true
+    )]
+    pub(crate) store: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ForgetArgs {
+    /// Connector of the source
+    pub(crate) connector: String,
+
+    /// Account of the source; `parallax query "SELECT * FROM parallax_source"` lists them
+    pub(crate) account: String,
+
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+
+    /// Removes without asking
+    #[arg(long)]
+    pub(crate) yes: bool,
+
+    /// Prints one JSON object of what was removed
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people
+    Text,
+    /// One object a line, for programs
+    Json,
 }
 
 #[derive(Debug, Args)]
@@ -166,8 +248,52 @@ fn definition(connectors: &[Registration]) -> clap::Command {
             ),
             (&format!("parallax query \"{sql}\""), ""),
             ("parallax syncs", "what was synced, and when"),
+            (
+                "parallax serve",
+                "sync again and again, as parallax.toml says",
+            ),
         ],
     )
+    .mut_subcommand("serve", |serve| {
+        with_examples(
+            serve,
+            &[
+                ("parallax serve", "with ./parallax.toml"),
+                ("parallax serve --config /etc/parallax/parallax.toml", ""),
+                ("curl http://127.0.0.1:7700/metrics", "what it counts"),
+            ],
+        )
+        .after_help(
+            "Exit codes:\n  \
+             2  wrong command line or configuration, or the address cannot be listened on\n  \
+             5  the store cannot be used, as when another process writes to it\n  \
+             130, 143  ended by SIGINT or SIGTERM: runs were cancelled, commits finished",
+        )
+    })
+    .mut_subcommand("check", |check| {
+        with_examples(
+            check,
+            &[
+                ("parallax check", "./parallax.toml"),
+                ("parallax check --config /etc/parallax/parallax.toml", ""),
+            ],
+        )
+    })
+    .mut_subcommand("forget", |forget| {
+        with_examples(
+            forget,
+            &[
+                (
+                    &format!("parallax forget {kind} ACCOUNT"),
+                    "shows what would go, and asks",
+                ),
+                (
+                    &format!("parallax forget {kind} ACCOUNT --yes"),
+                    "for scripts",
+                ),
+            ],
+        )
+    })
     .mut_subcommand("sync", |sync| {
         with_examples(
             sync,
@@ -215,6 +341,7 @@ fn definition(connectors: &[Registration]) -> clap::Command {
             syncs,
             &[
                 ("parallax syncs", "the last 20"),
+                ("parallax syncs 01a2032d-aca7", "one, with its steps"),
                 (
                     &format!("parallax syncs --connector {kind} --limit 1 --json"),
                     "",

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use parallax_connect::SyncReport;
+use parallax_connect::{ConnectorOutput, SyncReport};
 use parallax_core::SyncStats;
 use parallax_store::{Change, CommitResult, Outcome, TypeCounts};
 
@@ -57,6 +57,12 @@ impl Conclusion {
             failure: Some(failure),
             ..Self::default()
         }
+    }
+
+    /// Notes what a run did.
+    pub(crate) fn ran(&mut self, output: &ConnectorOutput) {
+        self.report = Some(output.report().clone());
+        self.undelivered_events = output.undelivered_events();
     }
 
     /// Returns the outcome's name.

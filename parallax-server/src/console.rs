@@ -1,5 +1,5 @@
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, BufRead, Write};
 
 use anstream::adapter::StripBytes;
 use indicatif::MultiProgress;
@@ -14,6 +14,8 @@ pub(crate) struct Console<'a> {
     pub(crate) out: &'a mut dyn Write,
     /// Everything else. Takes styled text too.
     pub(crate) err: &'a mut dyn Write,
+    /// Who can be asked, if someone can.
+    pub(crate) input: Option<&'a mut dyn BufRead>,
     /// The columns of the terminal that `out` is, if it is one.
     pub(crate) width: Option<u16>,
     /// Where progress is shown; hidden if nobody watches.
@@ -48,8 +50,18 @@ impl Console<'_> {
     /// Says what went wrong, and what to do.
     pub(crate) fn explain(&mut self, failure: &Failure) {
         let (error, help) = (paint(WRONG, "error:"), paint(GOOD_TO_KNOW, "help:"));
-        let (what, how) = (Escaped(failure), Escaped(failure.help()));
-        self.complain(&format!("{error} {what}\n  {help} {how}\n"));
+        for (what, how) in failure.parts() {
+            let (what, how) = (Escaped(what), Escaped(how));
+            self.complain(&format!("{error} {what}\n  {help} {how}\n"));
+        }
+    }
+
+    /// Asks whether to go on, if there is someone to ask. Anything but a yes is a no.
+    pub(crate) fn ask(&mut self, question: &str) -> Option<bool> {
+        self.input.is_some().then(|| self.complain(question));
+        let mut answer = String::new();
+        let read = self.input.as_mut()?.read_line(&mut answer);
+        Some(read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes"))
     }
 }
 
@@ -86,5 +98,41 @@ impl fmt::Debug for Console<'_> {
         f.debug_struct("Console")
             .field("width", &self.width)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress;
+
+    #[test]
+    fn only_yes_is_a_yes() {
+        let answer = |mut input: &[u8]| {
+            let mut asked = Vec::new();
+            let mut console = Console {
+                out: &mut io::sink(),
+                err: &mut asked,
+                input: Some(&mut input),
+                width: None,
+                bars: progress::no_bars(),
+                owns_process: false,
+            };
+            let answer = console.ask("Really? ");
+            (answer, String::from_utf8(asked).unwrap())
+        };
+        for (input, expected) in [
+            ("y\n", true),
+            ("yes\r\n", true),
+            ("no\n", false),
+            ("", false),
+        ] {
+            let (answer, asked) = answer(input.as_bytes());
+            assert_eq!(
+                (answer, asked.as_str()),
+                (Some(expected), "Really? "),
+                "{input:?}"
+            );
+        }
     }
 }

@@ -1,9 +1,11 @@
 use std::borrow::Cow;
 use std::io;
+use std::net::SocketAddr;
 
 use parallax_connect::{ConnectorError, ErrorKind, RunError, StepStatus, SyncReport};
 use parallax_store::{CommitError, StoreError};
 
+use crate::config::ConfigError;
 use crate::exit::Exit;
 use crate::signals::Signal;
 
@@ -17,6 +19,15 @@ pub(crate) enum Failure {
     /// The program registers connectors that it cannot have.
     #[error(transparent)]
     Misuse(#[from] Misuse),
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// HTTP cannot be served there.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        address: SocketAddr,
+        error: io::Error,
+    },
     /// No connector has this kind.
     #[error("there is no connector {kind:?}")]
     UnknownConnector {
@@ -104,6 +115,8 @@ impl Failure {
             Self::Usage { .. } => "usage",
             Self::Misuse(Misuse::DuplicateKind { .. }) => "duplicate_connector",
             Self::Misuse(Misuse::InvalidKind { .. }) => "invalid_connector",
+            Self::Config(_) => "invalid_config",
+            Self::Listen { .. } => "cannot_listen",
             Self::UnknownConnector { .. } => "unknown_connector",
             Self::Open { .. } => "connector_not_opened",
             Self::NoAccount { .. } => "no_account",
@@ -132,6 +145,16 @@ impl Failure {
         Cow::Borrowed(match self {
             Self::Usage { help, .. } => return help.clone().into(),
             Self::Misuse(_) => "this is a defect of the program: please tell its author",
+            Self::Config(_) => "correct the configuration: `parallax check` tells what is wrong",
+            Self::Listen { error, .. } => match error.kind() {
+                io::ErrorKind::AddrInUse => {
+                    "another program listens there: stop it, or choose another port with --listen"
+                }
+                io::ErrorKind::PermissionDenied => {
+                    "ports below 1024 are for root: choose another port with --listen"
+                }
+                _ => "choose an address of this machine with --listen",
+            },
             Self::UnknownConnector { known, .. } if known.is_empty() => {
                 "this program has no connectors: it must register some"
             }
@@ -171,10 +194,22 @@ impl Failure {
         })
     }
 
+    /// Returns what went wrong with what to do, as two texts; several where several things did.
+    pub(crate) fn parts(&self) -> Vec<(String, String)> {
+        match self {
+            Self::Config(error) => error.parts(),
+            failure => vec![(failure.to_string(), failure.help().into_owned())],
+        }
+    }
+
     /// Returns how the process ends for it.
     pub(crate) fn exit(&self) -> Exit {
         match self {
-            Self::Usage { .. } | Self::Misuse(_) | Self::UnknownConnector { .. } => Exit::Usage,
+            Self::Usage { .. }
+            | Self::Misuse(_)
+            | Self::Config(_)
+            | Self::Listen { .. }
+            | Self::UnknownConnector { .. } => Exit::Usage,
             // It must not be taken for "nothing was committed".
             Self::Output(_) => Exit::Usage,
             Self::Open { error, .. } | Self::NoAccount { error, .. } => match unreachable(error) {
@@ -186,7 +221,11 @@ impl Failure {
             Self::Cancelled(Signal::Terminate) => Exit::Terminated,
             Self::NoStepCompleted { cause: Some(_) } => Exit::Unreachable,
             // These are slips of the command line, and no store has been touched.
-            Self::Store(StoreError::Query(_) | StoreError::InvalidUrl { .. }) => Exit::Usage,
+            Self::Store(
+                StoreError::Query(_)
+                | StoreError::InvalidUrl { .. }
+                | StoreError::NoSuchSource { .. },
+            ) => Exit::Usage,
             Self::Store(_) | Self::Commit(CommitError::Store(_)) => Exit::Store,
             Self::Run(_)
             | Self::NoStepCompleted { cause: None }
@@ -330,6 +369,10 @@ mod tests {
             }
             .into(),
             StoreError::Query("near \"SELEC\": syntax error".to_owned()).into(),
+            Failure::Listen {
+                address: SocketAddr::from(([127, 0, 0, 1], 7700)),
+                error: io::Error::from(io::ErrorKind::AddrInUse),
+            },
             Failure::Output(io::Error::from(io::ErrorKind::StorageFull)),
             Failure::Defect {
                 message: "oh".to_owned(),
@@ -385,6 +428,8 @@ mod tests {
               a store has one writer at a time: wait for that process or stop it; reading is possible meanwhile
           2 query_failed: the query cannot be run: near "SELEC": syntax error
               one SELECT over parallax_entity, parallax_relationship, parallax_source, parallax_sync or parallax_change
+          2 cannot_listen: cannot listen on 127.0.0.1:7700: address in use
+              another program listens there: stop it, or choose another port with --listen
           2 output_failed: cannot write to the standard output: no storage space
               what was asked for has been done, but not shown
           1 defect: a defect of this program ended it: oh

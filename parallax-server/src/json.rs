@@ -62,8 +62,13 @@ pub(crate) fn line(value: &impl Serialize) -> String {
         // Only a map with keys that are no strings cannot be written, and none here has such.
         return "null\n".to_owned();
     };
-    let mut text = match escape(&json) {
-        Cow::Borrowed(_) => json,
+    escaped(&json)
+}
+
+/// Returns JSON as one line that cannot steer a terminal.
+pub(crate) fn escaped(json: &str) -> String {
+    let mut text: String = match escape(json) {
+        Cow::Borrowed(_) => json.to_owned(),
         // JSON lets DEL, C1 and bidirectional controls stand as they are. They can stand inside of
         // strings only, where JSON's own escapes mean the same.
         Cow::Owned(_) => json.chars().map(escape_char).collect(),

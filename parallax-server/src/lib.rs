@@ -59,19 +59,26 @@
 
 mod app;
 mod args;
+mod check;
 mod conclusion;
+mod config;
 mod connectors;
 mod console;
 mod error;
 mod exit;
+mod forget;
 mod json;
 mod logs;
 mod outline;
+mod plan;
 mod progress;
 mod query;
+mod rows;
+mod serve;
 mod signals;
 mod summary;
 mod sync;
+mod sync_detail;
 mod syncs;
 mod table;
 #[cfg(test)]

@@ -10,13 +10,17 @@ use parallax_core::Escaped;
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::filter::{EnvFilter, filter_fn};
-use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
+use tracing_subscriber::fmt::format::{
+    Format, FormatEvent, FormatFields, Json, JsonFields, Writer,
+};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormattedFields, MakeWriter};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::{LookupSpan, Registry};
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::args::LogFormat;
+use crate::json;
 use crate::text::{FAINT, GOOD, ODD, WRONG, panic_message};
 
 /// Logs to the standard error from now on, beside `bars`, and has panics logged too.
@@ -24,26 +28,58 @@ use crate::text::{FAINT, GOOD, ODD, WRONG, panic_message};
 /// RUST_LOG says what is logged. Without it that is warnings, and more for each `-v`.
 pub(crate) fn install(verbose: u8, bars: &MultiProgress) {
     let on_terminal = io::stderr().is_terminal();
-    let format = LineFormat {
-        with_time: !on_terminal,
-        with_colour: anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never,
-    };
     let layer = tracing_subscriber::fmt::layer()
         .with_ansi(false)
-        .event_format(format)
+        .event_format(LineFormat::of_stderr())
         .with_writer(BesideBars(bars.clone()));
+    install_layer(|wish| match wish {
+        Some(filter) => layer.with_filter(filter).boxed(),
+        None => by_verbosity(layer, verbose, on_terminal),
+    });
+}
+
+/// As [`install`], for a process that stays: without RUST_LOG it logs what happens, and details
+/// with `-v`. By default a terminal gets text, and everything else an object a line.
+pub(crate) fn install_for_daemon(verbose: u8, format: Option<LogFormat>) {
+    let format = format.unwrap_or(if io::stderr().is_terminal() {
+        LogFormat::Text
+    } else {
+        LogFormat::Json
+    });
+    let verbose = verbose.saturating_add(1);
+    // A write that fails is not told on the standard error, which is what fails: that would panic.
+    install_layer(|wish| {
+        let layer: Box<dyn Layer<Registry> + Send + Sync> = match format {
+            LogFormat::Text => tracing_subscriber::fmt::layer()
+                .with_ansi(false)
+                .event_format(LineFormat::of_stderr())
+                .with_writer(io::stderr)
+                .log_internal_errors(false)
+                .boxed(),
+            LogFormat::Json => tracing_subscriber::fmt::layer()
+                .fmt_fields(JsonFields::new())
+                .event_format(JsonFormat::new())
+                .with_writer(io::stderr)
+                .log_internal_errors(false)
+                .boxed(),
+        };
+        match wish {
+            Some(filter) => layer.with_filter(filter).boxed(),
+            None => by_verbosity(layer, verbose, false),
+        }
+    });
+}
+
+fn install_layer(make: impl FnOnce(Option<EnvFilter>) -> Box<dyn Layer<Registry> + Send + Sync>) {
     let wish = env::var("RUST_LOG").ok().filter(|wish| !wish.is_empty());
     let filter = wish.as_deref().map(EnvFilter::try_new).transpose();
     let (filter, problem) = match filter {
         Ok(filter) => (filter, None),
         Err(error) => (None, Some(error)),
     };
-    let layer: Box<dyn Layer<Registry> + Send + Sync> = match filter {
-        Some(filter) => layer.with_filter(filter).boxed(),
-        None => by_verbosity(layer, verbose, on_terminal),
-    };
     // An error means that there is a subscriber: the program's own, and so its choice.
-    tracing_subscriber::registry().with(layer).try_init().ok();
+    let registry = tracing_subscriber::registry().with(make(filter));
+    registry.try_init().ok();
     if let Some(error) = problem {
         tracing::warn!(error = %Escaped(error), "RUST_LOG is not valid and does not count");
     }
@@ -102,10 +138,12 @@ fn by_verbosity<L: Layer<Registry> + Send + Sync>(
     layer.with_filter(filter).boxed()
 }
 
-/// Tells whether the summary says it as well: how the steps ended, and that the run did. Of the
+/// Tells whether the summary says it as well: how the steps ended, the run, and the commit. Of the
 /// runner's warnings, only those of single records are nowhere else.
 fn is_in_summary(metadata: &Metadata<'_>) -> bool {
-    metadata.target().starts_with("parallax_connect::")
+    ["parallax_connect::", "parallax_scheduler::"]
+        .iter()
+        .any(|crate_name| metadata.target().starts_with(crate_name))
         && metadata.fields().field("record").is_none()
 }
 
@@ -132,10 +170,65 @@ impl Write for &BesideBars {
     }
 }
 
+/// One event, one line: an object.
+struct JsonFormat {
+    bare: Format<Json, SystemTime>,
+    with_spans: Format<Json, SystemTime>,
+}
+
+impl JsonFormat {
+    fn new() -> Self {
+        let bare = tracing_subscriber::fmt::format()
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false);
+        let with_spans = bare.clone().with_span_list(true);
+        Self { bare, with_spans }
+    }
+}
+
+impl<S> FormatEvent<S, JsonFields> for JsonFormat
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    fn format_event(
+        &self,
+        ctx: &FmtContext<'_, S, JsonFields>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut object = String::new();
+        let buffer = Writer::new(&mut object);
+        if names_its_sync(event) {
+            self.bare.format_event(ctx, buffer, event)?;
+        } else {
+            self.with_spans.format_event(ctx, buffer, event)?;
+        }
+        // The libraries around us log what they like.
+        writer.write_str(&json::escaped(object.trim_end()))
+    }
+}
+
+/// Our own events name their sync and step; others are told by the spans they are in.
+fn names_its_sync(event: &Event<'_>) -> bool {
+    event.metadata().fields().field("sync_id").is_some()
+}
+
 /// One event, one line: time, level, message, fields.
 struct LineFormat {
     with_time: bool,
     with_colour: bool,
+}
+
+impl LineFormat {
+    fn of_stderr() -> Self {
+        Self {
+            with_time: !io::stderr().is_terminal(),
+            with_colour: anstream::AutoStream::choice(&io::stderr())
+                != anstream::ColorChoice::Never,
+        }
+    }
 }
 
 impl<S, N> FormatEvent<S, N> for LineFormat
@@ -165,8 +258,7 @@ where
 
         let mut fields = String::new();
         ctx.format_fields(Writer::new(&mut fields), event)?;
-        // Our own events name their sync and step; others are told by the spans they are in.
-        if event.metadata().fields().field("sync_id").is_none()
+        if !names_its_sync(event)
             && let Some(scope) = ctx.event_scope()
         {
             for span in scope.from_root() {
@@ -222,6 +314,30 @@ mod tests {
             tracing::warn!(target: "parallax_connect::telemetry", sync_id = "s-1", record = "x", "Record rejected");
         });
         String::from_utf8(captured.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn daemon_logs_an_object_a_line() {
+        let captured = Captured::default();
+        let writer = captured.clone();
+        let layer = tracing_subscriber::fmt::layer()
+            .fmt_fields(JsonFields::new())
+            .event_format(JsonFormat::new())
+            .with_writer(move || writer.clone());
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            let _step = tracing::info_span!("step", step_id = "users").entered();
+            tracing::warn!(target: "foreign", "new\nline \u{1b}[31m \u{202e}");
+            tracing::info!(target: "ours", sync_id = "s-1", entities = 2, "Step completed");
+        });
+        let text = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
+        let untimed: Vec<&str> = text
+            .lines()
+            .map(|line| line.split_once(",").unwrap().1)
+            .collect();
+        insta::assert_snapshot!(untimed.join("\n"), @r#"
+        "level":"WARN","message":"new\nline \u001b[31m \u202e","target":"foreign","spans":[{"step_id":"users","name":"step"}]}
+        "level":"INFO","message":"Step completed","sync_id":"s-1","entities":2,"target":"ours"}
+        "#);
     }
 
     #[test]

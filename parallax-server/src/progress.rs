@@ -22,19 +22,22 @@ pub(crate) fn no_bars() -> MultiProgress {
 }
 
 /// Shows a run from its events, until there are no more: a line for each running step, and one
-/// that stays for each that has ended.
+/// that stays for each that has ended. `then` is what goes on after the last step.
 pub(crate) async fn show(
     mut events: Receiver<SyncEvent>,
     outline: SyncReport,
+    then: &'static str,
     bars: MultiProgress,
 ) {
     let mut board = Board::new(&outline);
     let mut lines: Vec<ProgressBar> = Vec::new();
     let mut redraw = interval(Duration::from_secs(1) / u32::from(REDRAWS_PER_SECOND));
     redraw.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut waiting = None;
     loop {
         tokio::select! {
             event = events.recv() => match event {
+                Some(SyncEvent::Completed { .. }) => waiting = Some(show_waiting(then, &bars)),
                 Some(event) => {
                     if let Some(ended) = board.note(event) {
                         bars.println(styled(ended)).ok();
@@ -58,13 +61,14 @@ pub(crate) async fn show(
             line.tick();
         }
     }
+    drop(waiting);
     for line in lines {
         bars.remove(&line);
     }
 }
 
 /// Shows that something is going on, until the answer is dropped.
-pub(crate) fn show_waiting(what: &'static str, bars: &MultiProgress) -> Waiting {
+fn show_waiting(what: &'static str, bars: &MultiProgress) -> Waiting {
     let line = bars.add(spinner());
     line.set_message(what);
     line.enable_steady_tick(Duration::from_secs(1) / u32::from(REDRAWS_PER_SECOND));
@@ -72,7 +76,7 @@ pub(crate) fn show_waiting(what: &'static str, bars: &MultiProgress) -> Waiting 
 }
 
 /// A line on the terminal, gone when it is dropped.
-pub(crate) struct Waiting(ProgressBar);
+struct Waiting(ProgressBar);
 
 impl Drop for Waiting {
     fn drop(&mut self) {

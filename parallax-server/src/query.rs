@@ -34,12 +34,8 @@ pub(crate) fn as_json(rows: &Rows) -> String {
         .rows
         .iter()
         .map(|row| {
-            json::line(&Object {
-                columns: &columns,
-                row,
-            })
-            .trim_end()
-            .to_owned()
+            let object = Object::new(&columns, row);
+            json::line(&object).trim_end().to_owned()
         })
         .collect();
     match objects.as_slice() {
@@ -124,9 +120,16 @@ fn unique(columns: &[String]) -> Vec<String> {
     names
 }
 
-struct Object<'a> {
+/// A row, each cell by the name of its column.
+pub(crate) struct Object<'a> {
     columns: &'a [String],
     row: &'a [Cell],
+}
+
+impl<'a> Object<'a> {
+    pub(crate) fn new(columns: &'a [String], row: &'a [Cell]) -> Self {
+        Self { columns, row }
+    }
 }
 
 impl Serialize for Object<'_> {

@@ -3,11 +3,9 @@ use std::future::Future;
 use std::io;
 use std::time::Duration;
 
-use indicatif::MultiProgress;
 use tokio::sync::watch;
 
 use crate::exit::Exit;
-use crate::logs::write_stderr;
 
 /// A signal that asks the process to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +15,8 @@ pub(crate) enum Signal {
 }
 
 impl Signal {
-    fn exit(self) -> Exit {
+    /// Returns how a process ends for it.
+    pub(crate) fn exit(self) -> Exit {
         match self {
             Self::Interrupt => Exit::Interrupted,
             Self::Terminate => Exit::Terminated,
@@ -44,9 +43,20 @@ impl Signals {
         Self(watch::channel(None).1)
     }
 
+    /// Hears what the answer is called with.
+    #[cfg(test)]
+    pub(crate) fn by_hand() -> (impl Fn(Signal) + Send, Self) {
+        let (sender, receiver) = watch::channel(None);
+        let send = move |signal| {
+            sender.send_replace(Some(signal));
+        };
+        (send, Self(receiver))
+    }
+
     /// Listens from now on. The first signal is what this value tells of; a second ends the
-    /// process at once, even while a step blocks its thread.
-    pub(crate) fn listen(bars: MultiProgress) -> io::Result<Self> {
+    /// process at once, even while a step blocks its thread. `hint` tells of that, a second after
+    /// the first.
+    pub(crate) fn listen(hint: impl FnOnce() + Send + 'static) -> io::Result<Self> {
         let (sender, receiver) = watch::channel(None);
         let mut source = Source::new()?;
         tokio::spawn(async move {
@@ -55,8 +65,7 @@ impl Signals {
                 // Whoever waits longer than this wonders whether the first one was heard.
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 // On a thread of its own: the standard error may take nothing for a long time.
-                let hint = b"still busy; a second signal ends the program at once\n";
-                tokio::task::spawn_blocking(move || write_stderr(&bars, hint));
+                tokio::task::spawn_blocking(hint);
                 std::future::pending::<()>().await;
             };
             tokio::select! {

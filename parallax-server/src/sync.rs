@@ -2,7 +2,8 @@ use std::path::absolute;
 use std::time::Instant;
 
 use parallax_connect::{Connector, ConnectorOutput, RunError, Runner, SyncReport};
-use parallax_store::{Outcome, Store, StoreError};
+use parallax_scheduler::{SyncError, run_once};
+use parallax_store::{CommitResult, Outcome, Store, StoreError};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -92,33 +93,34 @@ async fn sync(
         .await
         .map_err(Failure::Run)?;
     let store = open_store(args, conclusion).await?;
-    let run = Run {
+    let sync = Sync {
         connector: &connector,
         account_id: &account_id,
         sync_id: &sync_id,
+        store: &store,
+        dry_run: args.dry_run,
     };
-    let output = match run.watched(outline, signals, console).await {
-        Ok(output) => output,
-        Err(RunError::Cancelled { report }) => {
+    // A signal during the commit comes too late: what is committed is committed.
+    let (output, result) = match sync.watched(outline, signals, console).await {
+        Ok(synced) => synced,
+        Err(SyncError::Run(RunError::Cancelled { report })) => {
             conclusion.report = Some(*report);
-            return Err(cancelled(signals));
+            // Nothing but a signal cancels a run.
+            let signal = signals.received().unwrap_or(Signal::Interrupt);
+            return Err(Failure::Cancelled(signal));
         }
-        Err(error) => return Err(Failure::Run(error)),
+        Err(SyncError::Run(error)) => return Err(Failure::Run(error)),
+        Err(SyncError::Commit { output, error }) => {
+            conclusion.ran(&output);
+            return Err(error.into());
+        }
+        Err(error) => {
+            return Err(Failure::Defect {
+                message: error.to_string(),
+            });
+        }
     };
-    conclusion.report = Some(output.report().clone());
-    conclusion.undelivered_events = output.undelivered_events();
-    if signals.received().is_some() {
-        return Err(cancelled(signals));
-    }
-
-    // From here on a signal comes too late: what is committed is committed.
-    let result = if args.dry_run {
-        let _waiting = progress::show_waiting("comparing with the store", &console.bars);
-        store.plan_sync(&output).await?
-    } else {
-        let _waiting = progress::show_waiting("committing", &console.bars);
-        store.commit_sync(&output).await?
-    };
+    conclusion.ran(&output);
     let failed = result.outcome == Outcome::Failed;
     conclusion.committed = Some(result.into());
     if failed {
@@ -149,39 +151,56 @@ async fn open_store(args: &SyncArgs, conclusion: &mut Conclusion) -> Result<Stor
     Ok(store)
 }
 
-struct Run<'a> {
+struct Sync<'a> {
     connector: &'a dyn Connector,
     account_id: &'a str,
     sync_id: &'a str,
+    store: &'a Store,
+    dry_run: bool,
 }
 
-impl Run<'_> {
-    /// Runs the connector, and shows it if somebody watches.
+type Synced = (ConnectorOutput, CommitResult);
+
+impl Sync<'_> {
+    /// Runs and commits, and shows it if somebody watches.
     async fn watched(
         self,
         outline: SyncReport,
         signals: &Signals,
         console: &Console<'_>,
-    ) -> Result<ConnectorOutput, RunError> {
+    ) -> Result<Synced, SyncError> {
         let runner = Runner::new(self.connector).cancel_on(signals.wait());
         if console.bars.is_hidden() {
-            return runner.run(self.account_id, self.sync_id).await;
+            return self.once(runner).await;
         }
         let (sender, receiver) = mpsc::channel(EVENTS);
+        let then = if self.dry_run {
+            "comparing with the store"
+        } else {
+            "committing"
+        };
         // A task of its own, so that the bars move while a step blocks this one's thread.
-        let shown = tokio::spawn(progress::show(receiver, outline, console.bars.clone()));
-        let output = runner
-            .events(&sender)
-            .run(self.account_id, self.sync_id)
-            .await;
+        let bars = console.bars.clone();
+        let shown = tokio::spawn(progress::show(receiver, outline, then, bars));
+        let synced = self.once(runner.events(&sender)).await;
         drop(sender);
         // Were it to panic, there would be bars missing, and nothing else.
         shown.await.ok();
-        output
+        synced
     }
-}
 
-fn cancelled(signals: &Signals) -> Failure {
-    // Nothing but a signal cancels a run.
-    Failure::Cancelled(signals.received().unwrap_or(Signal::Interrupt))
+    async fn once(&self, runner: Runner<'_>) -> Result<Synced, SyncError> {
+        if !self.dry_run {
+            let synced = run_once(runner, self.account_id, self.sync_id, self.store).await?;
+            return Ok((synced.output, synced.result));
+        }
+        let output = runner.run(self.account_id, self.sync_id).await?;
+        match self.store.plan_sync(&output).await {
+            Ok(result) => Ok((output, result)),
+            Err(error) => Err(SyncError::Commit {
+                output: Box::new(output),
+                error,
+            }),
+        }
+    }
 }

@@ -1,13 +1,15 @@
 use std::time::Duration;
 
 use parallax_core::SyncStats;
-use parallax_store::{Cell, Rows, Store};
+use parallax_store::{Rows, Store};
 
 use crate::args::SyncsArgs;
 use crate::console::Console;
 use crate::error::Failure;
 use crate::exit::Exit;
 use crate::query;
+use crate::rows::{self, quoted};
+use crate::sync_detail;
 use crate::table::{Plain, width_of};
 use crate::text::seconds;
 
@@ -29,6 +31,9 @@ const ID_CHARS: usize = 13;
 /// `parallax syncs`: lists the syncs of a store, newest first.
 pub(crate) async fn run(args: &SyncsArgs, console: &mut Console<'_>) -> Result<Exit, Failure> {
     let store = Store::open_read_only(&args.store.url).await?;
+    if let Some(sync_id) = &args.sync_id {
+        return sync_detail::run(&store, sync_id, args, console).await;
+    }
     let rows = store.query(&sql(args)).await?;
     let text = match (args.json, rows.rows.is_empty()) {
         (true, _) => query::as_json(&rows),
@@ -43,6 +48,12 @@ pub(crate) async fn run(args: &SyncsArgs, console: &mut Console<'_>) -> Result<E
 }
 
 fn sql(args: &SyncsArgs) -> String {
+    select(args, None) + &format!(" LIMIT {}", args.limit)
+}
+
+/// Returns the statement that finds syncs, newest first: those that are asked for, of a connector
+/// and an account if one is named.
+pub(crate) fn select(args: &SyncsArgs, condition: Option<String>) -> String {
     let columns: Vec<&str> = COLUMNS.into_iter().chain(SyncStats::FIELDS).collect();
     let filters = [
         ("connector_id", &args.connector),
@@ -51,21 +62,16 @@ fn sql(args: &SyncsArgs) -> String {
     let filters: Vec<String> = filters
         .into_iter()
         .filter_map(|(column, wanted)| Some(format!("{column} = {}", quoted(wanted.as_ref()?))))
+        .chain(condition)
         .collect();
     let filters = match filters.as_slice() {
         [] => String::new(),
         filters => format!(" WHERE {}", filters.join(" AND ")),
     };
     format!(
-        "SELECT {} FROM parallax_sync{filters} ORDER BY committed_at DESC, started_at DESC LIMIT {}",
+        "SELECT {} FROM parallax_sync{filters} ORDER BY committed_at DESC, started_at DESC",
         columns.join(", "),
-        args.limit,
     )
-}
-
-/// Returns a text as SQL writes it. Nothing but the quote has a meaning inside.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
 }
 
 /// Returns the table, with long ids cut short if it does not fit otherwise.
@@ -95,21 +101,9 @@ fn as_table(rows: &Rows, id_chars: usize, width: Option<u16>) -> String {
     for place in 5..header.len() {
         table.align_right(place);
     }
-    for row in &rows.rows {
-        let cell = |name: &str| {
-            let place = rows.columns.iter().position(|column| column == name);
-            place
-                .and_then(|place| row.get(place))
-                .unwrap_or(&Cell::Null)
-        };
-        let text = |name: &str| match cell(name) {
-            Cell::Text(text) => text.clone(),
-            _ => String::new(),
-        };
-        let number = |name: &str| match cell(name) {
-            Cell::Integer(n) => u64::try_from(*n).unwrap_or(0),
-            _ => 0,
-        };
+    for row in rows::rows(rows) {
+        let text = |name| row.text(name).unwrap_or_default().to_owned();
+        let number = |name: &str| row.number(name);
         // Entities and relationships together: who wants more asks with --json.
         let both = |what: &str| {
             number(&format!("entities_{what}")) + number(&format!("relationships_{what}"))
@@ -138,7 +132,7 @@ fn shortened(id: String, chars: usize) -> String {
 }
 
 /// Shortens `2026-11-22T11:45:03.123Z` to `2026-11-22 11:45:03`.
-fn to_the_second(rfc3339: &str) -> String {
+pub(crate) fn to_the_second(rfc3339: &str) -> String {
     rfc3339
         .chars()
         .take(19)
@@ -148,12 +142,15 @@ fn to_the_second(rfc3339: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use parallax_store::Cell;
+
     use super::*;
     use crate::args::StoreArgs;
 
     #[test]
     fn filters_are_quoted() {
         let args = SyncsArgs {
+            sync_id: None,
             store: StoreArgs { url: String::new() },
             connector: Some("host".to_owned()),
             account: Some("o'neill' OR '1".to_owned()),

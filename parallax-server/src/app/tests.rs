@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use parallax_connect::{ResultExt, Step, StepContext, entity, relationship, step};
 use parallax_store::Store;
 use serde_json::Value;
@@ -7,7 +9,7 @@ use super::*;
 
 /// A connector of steps such as `users=2`, which emits two entities and as many relationships,
 /// and `roles<users=reset`, which comes after and fails.
-struct Scripted(String);
+pub(crate) struct Scripted(pub(crate) String);
 
 impl Connector for Scripted {
     fn name(&self) -> &str {
@@ -43,14 +45,14 @@ async fn perform(ctx: StepContext, end: &str) -> Result<(), ConnectorError> {
 }
 
 /// A directory with a store in it, and a tool with one scripted connector.
-struct Desk {
+pub(crate) struct Desk {
     dir: TempDir,
-    out: String,
-    err: String,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl Desk {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             dir: TempDir::new().unwrap(),
             out: String::new(),
@@ -58,11 +60,15 @@ impl Desk {
         }
     }
 
-    fn store(&self) -> String {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(crate) fn store(&self) -> String {
         format!("sqlite:{}", self.dir.path().join("parallax.db").display())
     }
 
-    fn run(&mut self, script: &str, args: &str) -> u8 {
+    pub(crate) fn run(&mut self, script: &str, args: &str) -> u8 {
         let script = script.to_owned();
         let app = App::new().register("team", "People", move || {
             Ok(Opened::new(Scripted(script.clone())).default_account(Ok("acme")))
@@ -70,7 +76,7 @@ impl Desk {
         self.run_app(&app, args)
     }
 
-    fn run_app(&mut self, app: &App, args: &str) -> u8 {
+    pub(crate) fn run_app(&mut self, app: &App, args: &str) -> u8 {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let store = self.store();
         let args = ["parallax"].into_iter().chain(args.split_whitespace());
@@ -82,7 +88,7 @@ impl Desk {
     }
 
     /// Returns a part of the one object on the standard output, as text.
-    fn json(&self, pointer: &str) -> String {
+    pub(crate) fn json(&self, pointer: &str) -> String {
         assert_eq!(self.out.lines().count(), 1, "{}", self.out);
         let object: Value = serde_json::from_str(&self.out).unwrap();
         object.pointer(pointer).unwrap().to_string()
@@ -257,6 +263,92 @@ fn syncs_and_queries_read_what_was_committed() {
     assert_eq!(syncs.as_array().unwrap().len(), 1);
     assert_eq!(desk.run("", "syncs --store STORE --account other"), 0);
     assert_eq!((desk.out.as_str(), desk.err.as_str()), ("", "no syncs\n"));
+}
+
+#[test]
+fn one_sync_is_shown_with_its_steps() {
+    let mut desk = Desk::new();
+    for (id, script) in [
+        ("s-1", "users=2 roles<users=1"),
+        ("s-22", "users=1 roles<users=reset"),
+    ] {
+        desk.run(script, &format!("sync team --store STORE --sync-id {id}"));
+    }
+    assert_eq!(desk.run("", "syncs --store STORE s-2"), 0);
+    let parts: Vec<&str> = desk.out.trim_end().split("\n\n").collect();
+    let [head, steps, rest @ ..] = parts.as_slice() else {
+        panic!("{}", desk.out)
+    };
+    assert!(
+        head.starts_with("Partial: team, account acme, sync s-22\nstarted "),
+        "{head}"
+    );
+    // How long they took is for each to see.
+    for words in ["users  completed  ", "roles  failed  ", "connection reset"] {
+        assert!(steps.contains(words), "{steps}");
+    }
+    insta::assert_snapshot!(rest.join("\n\n"), @"
+                   created  updated  unchanged  deleted  kept  held  rejected  duplicates
+    ─────────────────────────────────────────────────────────────────────────────────────
+    entities             0        0          1        1     1     0         0           0
+    relationships        0        0          1        1     1     0         0           0
+
+    changed    updated  deleted
+    ───────────────────────────
+    team_user        0        1
+    KNOWS            0        1
+    ");
+    assert_eq!(desk.run("", "syncs --store STORE --json s-1"), 0);
+    assert_eq!(desk.json("/sync_id"), "\"s-1\"");
+    assert_eq!(desk.json("/entities_created"), "3");
+    assert_eq!(desk.json("/steps/1/step_id"), "\"roles\"");
+    for (line, words) in [
+        ("syncs --store STORE s", "\"s\" may be several syncs"),
+        ("syncs --store STORE s-3", "there is no sync \"s-3\""),
+        (
+            "syncs --store STORE --account other s-1",
+            "there is no sync \"s-1\"",
+        ),
+    ] {
+        assert_eq!(desk.run("", line), 2);
+        assert!(desk.err.contains(words), "{}", desk.err);
+    }
+}
+
+#[test]
+fn source_is_forgotten_once_someone_says_yes() {
+    let mut desk = Desk::new();
+    for account in ["acme", "globex"] {
+        desk.run(
+            "a=2",
+            &format!("sync team --store STORE --account {account}"),
+        );
+    }
+    assert_eq!(desk.run("", "forget team acme --store STORE"), 2);
+    insta::assert_snapshot!(desk.err, @"
+    error: 2 entities, 2 relationships would be removed, and there is nobody to ask
+      help: say --yes if that is what you want
+    ");
+    assert_eq!(desk.run("", "forget team nobody --store STORE --yes"), 2);
+    assert_eq!(desk.run("", "forget team acme --store STORE --yes"), 0);
+    assert_eq!(
+        desk.out,
+        "Removed 2 entities, 2 relationships of team, account acme\n"
+    );
+    assert_eq!(
+        desk.run("", "forget team globex --store STORE --yes --json"),
+        0
+    );
+    assert_eq!(
+        (desk.json("/entities"), desk.json("/account_id")),
+        ("2".into(), "\"globex\"".into())
+    );
+    assert_eq!(desk.run("", "syncs --store STORE --json"), 0);
+    assert_eq!(desk.out, "[]\n");
+    assert_eq!(
+        desk.run("", "forget team acme --store sqlite:/nowhere/x --yes"),
+        5
+    );
 }
 
 #[test]

@@ -1,51 +1,10 @@
-//! The binary as its callers see it: what only a process has, such as signals, pipes and a
-//! current directory. What commands say is tested where they are.
-
-// A test fails by panicking, also in the helpers that several tests share.
-#![allow(clippy::unwrap_used)]
-
 use std::fs;
-use std::io::{PipeReader, Read, Write, pipe};
-use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::thread;
+use std::io::pipe;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-fn parallax(dir: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_parallax"));
-    command.current_dir(dir).args(args).stdin(Stdio::null());
-    command.env_remove("PARALLAX_STORE").env_remove("RUST_LOG");
-    command
-}
-
-/// Runs a command line and returns its exit code, standard output and standard error.
-fn run(dir: &Path, args: &[&str]) -> (i32, String, String) {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = parallax(dir, args).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (status.code().unwrap(), text(stdout), text(stderr))
-}
-
-/// Runs a sync of this machine and returns its exit code and object. The account is given, because
-/// not every machine has an id.
-fn sync_json(dir: &Path, args: &[&str]) -> (i32, Value) {
-    let all = [&["sync", "host", "--json", "--account", "here"], args].concat();
-    let (code, stdout, _) = run(dir, &all);
-    assert_eq!(stdout.lines().count(), 1, "{stdout}");
-    (code, serde_json::from_str(&stdout).unwrap())
-}
-
-fn files(dir: &Path) -> Vec<String> {
-    let names = fs::read_dir(dir)
-        .unwrap()
-        .map(|file| file.unwrap().file_name());
-    names.map(|name| name.into_string().unwrap()).collect()
-}
+use crate::desk::{files, parallax, run, sync_json};
 
 #[test]
 fn sync_makes_a_store_that_queries_and_syncs_read() {
@@ -163,63 +122,4 @@ fn reader_that_stops_reading_is_no_failure() {
         (output.status.code(), output.stderr.as_slice()),
         (Some(0), &b""[..])
     );
-}
-
-/// A sync that waits for its standard error to be read from, before its first step begins. So a
-/// signal comes during the run, however short that is.
-#[cfg(unix)]
-fn waiting_sync(dir: &Path) -> (Child, PipeReader) {
-    let (reader, mut writer) = pipe().unwrap();
-    // The pipe is full when the run logs that it began.
-    writer.write_all(&[b'.'; 64 * 1024]).unwrap();
-    let mut command = parallax(dir, &["sync", "host", "--json", "--account", "here", "-v"]);
-    let child = command
-        .stdout(Stdio::piped())
-        .stderr(writer)
-        .spawn()
-        .unwrap();
-    while !dir.join("parallax.db.lock").exists() {
-        thread::yield_now();
-    }
-    (child, reader)
-}
-
-#[cfg(unix)]
-fn send(signal: &str, child: &Child) {
-    let pid = child.id().to_string();
-    let status = Command::new("kill").args(["-s", signal, &pid]).status();
-    assert!(status.unwrap().success());
-}
-
-#[cfg(unix)]
-#[test]
-fn first_signal_cancels_the_run_and_commits_nothing() {
-    for (signal, code) in [("INT", 130), ("TERM", 143)] {
-        let dir = TempDir::new().unwrap();
-        let (child, mut stderr) = waiting_sync(dir.path());
-        send(signal, &child);
-        let mut log = String::new();
-        stderr.read_to_string(&mut log).unwrap();
-        let output = child.wait_with_output().unwrap();
-        assert_eq!(output.status.code(), Some(code), "{log}");
-        let object: Value = serde_json::from_slice(&output.stdout).unwrap();
-        let (outcome, error) = (&object["outcome"], &object["error"]["code"]);
-        assert_eq!((outcome, error), (&"failed".into(), &"cancelled".into()));
-        assert_eq!(run(dir.path(), &["syncs", "--json"]).1, "[]\n");
-    }
-}
-
-#[cfg(unix)]
-#[test]
-fn second_signal_ends_the_program_at_once() {
-    let dir = TempDir::new().unwrap();
-    let (mut child, _stderr) = waiting_sync(dir.path());
-    // Two that come together are one, so this goes on until two were seen.
-    let status = loop {
-        send("INT", &child);
-        if let Some(status) = child.try_wait().unwrap() {
-            break status;
-        }
-    };
-    assert_eq!(status.code(), Some(130));
 }

@@ -1,0 +1,219 @@
+use super::*;
+
+/// Returns what is said about a configuration, and how much of it is usable.
+fn said(text: &str) -> String {
+    let path = Path::new("parallax.toml");
+    let result = Config::parse(path, text, &["host", "okta"]).and_then(|(config, mut problems)| {
+        problems.check()?;
+        Ok(config)
+    });
+    match result {
+        Ok(config) => format!("{config:#?}"),
+        Err(error) => {
+            let parts = error.parts();
+            let lines = parts.iter().map(|(what, help)| format!("{what}\n  {help}"));
+            lines.collect::<Vec<_>>().join("\n")
+        }
+    }
+}
+
+#[test]
+fn whole_configuration_is_read() {
+    let text = r#"
+        [store]
+        url = "sqlite:/srv/parallax.db"
+        [server]
+        listen = "[::1]:0"
+        [[connector]]
+        kind = "host"
+        every = "90s"
+        [[connector]]
+        kind = "okta"
+        name = "okta-eu"
+        account = "acme"
+        every = "1d"
+    "#;
+    insta::assert_snapshot!(said(text), @r#"
+    Config {
+        store: Some(
+            (
+                "sqlite:/srv/parallax.db",
+                3,
+            ),
+        ),
+        names_store: true,
+        listen: Some(
+            (
+                [::1]:0,
+                5,
+            ),
+        ),
+        connectors: [
+            ConnectorConfig {
+                line: 6,
+                kind: "host",
+                name: "host",
+                account: None,
+                every: 90s,
+            },
+            ConnectorConfig {
+                line: 9,
+                kind: "okta",
+                name: "okta-eu",
+                account: Some(
+                    "acme",
+                ),
+                every: 86400s,
+            },
+        ],
+    }
+    "#);
+}
+
+#[test]
+fn every_problem_has_its_line_and_help() {
+    let good = "[[connector]]\nkind = \"host\"\nevery = \"1h\"\n";
+    let table = [
+        ("syntax", "a = \n[store\nurl = 'x'".to_owned()),
+        ("twice", format!("{good}every = '2h'")),
+        ("nothing", String::new()),
+        ("unknown section", format!("[sever]\n{good}")),
+        (
+            "unknown keys",
+            format!("{good}accont = 'a'\ntoken = 'x'\n[server]\nlsten = ''"),
+        ),
+        (
+            "wrong types",
+            "store = 'x'\nserver.listen = 7700\n[[connector]]\nkind = ['host']\nevery = 15\n\
+             name = true\naccount = 2026-01-01"
+                .to_owned(),
+        ),
+        ("no list", "[connector]\nkind = 'host'".to_owned()),
+        ("list of something", "connector = ['host', 7]".to_owned()),
+        (
+            "lacking",
+            "[[connector]]\n\n[[connector]]\nkind = 'host'".to_owned(),
+        ),
+        (
+            "unknown kind",
+            "[[connector]]\nkind = 'hots'\nevery = '1h'\n[[connector]]\nkind = 'salesforce'\n\
+             every = '1h'"
+                .to_owned(),
+        ),
+        (
+            "bad values",
+            "[store]\nurl = ''\n[server]\nlisten = 'localhost'\n[[connector]]\nkind = 'host'\n\
+             every = '15'\nname = 'My Host'\naccount = \"a\\u0007\""
+                .to_owned(),
+        ),
+    ];
+    let said: Vec<String> = table
+        .iter()
+        .map(|(name, text)| format!("{name}:\n{}", said(text)))
+        .collect();
+    insta::assert_snapshot!(said.join("\n\n"), @r#"
+    syntax:
+    parallax.toml:1: this is not TOML: string values must be quoted, expected literal string
+      see https://toml.io for how it is written
+    parallax.toml:2: this is not TOML: unclosed table, expected `]`
+      see https://toml.io for how it is written
+
+    twice:
+    parallax.toml:4: this is not TOML: duplicate key
+      see https://toml.io for how it is written
+
+    nothing:
+    parallax.toml: there is nothing to run
+      add [[connector]] with kind = "host" and every = "15m"
+
+    unknown section:
+    parallax.toml:1: there is no section "sever"
+      did you mean "server"?
+
+    unknown keys:
+    parallax.toml:4: there is no "accont" in [[connector]]
+      did you mean "account"?
+    parallax.toml:5: there is no "token" in [[connector]]
+      there are: kind, every, name, account
+    parallax.toml:7: there is no "lsten" in [server]
+      did you mean "listen"?
+
+    wrong types:
+    parallax.toml:1: store is a text, not a table
+      write [store]
+    parallax.toml:2: listen is a number, not a text
+      write listen = "..."
+    parallax.toml:4: kind is a list, not a text
+      write kind = "..."
+    parallax.toml:5: every is a number, not a text
+      write every = "..."
+    parallax.toml:6: name is true or false, not a text
+      write name = "..."
+    parallax.toml:7: account is a time, not a text
+      write account = "..."
+
+    no list:
+    parallax.toml:1: connector is a table, not a list of tables
+      write [[connector]]
+
+    list of something:
+    parallax.toml:1: connector is a text, not a table
+      write [[connector]]
+    parallax.toml:1: connector is a number, not a table
+      write [[connector]]
+
+    lacking:
+    parallax.toml:1: this [[connector]] lacks "kind"
+      add kind = "host"
+    parallax.toml:1: this [[connector]] lacks "every"
+      add every = "15m", or how often it shall run
+    parallax.toml:3: this [[connector]] lacks "every"
+      add every = "15m", or how often it shall run
+
+    unknown kind:
+    parallax.toml:2: there is no connector "hots"
+      did you mean "host"?
+    parallax.toml:5: there is no connector "salesforce"
+      there are: host, okta
+
+    bad values:
+    parallax.toml:2: url is empty
+      give it a value, or leave it out
+    parallax.toml:4: listen = "localhost" is not an address with a port
+      write it as IP:PORT, for example "127.0.0.1:7700"
+    parallax.toml:7: every = "15" is not an interval: it has no unit
+      write a number and s, m, h or d, for example "15m"
+    parallax.toml:8: name = "My Host" is not of the form [a-z0-9_.-]{1,64}
+      it is the connector_id in the store and in metrics: choose such a name
+    parallax.toml:9: account = "a\u{7}" is not 1 to 256 bytes without control characters
+      name the account as it shall stand in the store
+    "#);
+}
+
+#[test]
+fn file_that_is_no_text_is_refused() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), b"[store]\nurl = '\xff'\n").unwrap();
+    let error = Config::read(file.path(), &[]).unwrap_err();
+    let expected = format!("{}:2: this is not UTF-8", file.path().display());
+    assert_eq!(error.to_string(), expected);
+    let error = Config::read(Path::new("/nowhere/parallax.toml"), &[]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "cannot read /nowhere/parallax.toml: No such file or directory (os error 2)"
+    );
+}
+
+#[test]
+fn example_is_valid() {
+    let example = include_str!("../../parallax.example.toml");
+    let read = Config::parse(Path::new("parallax.example.toml"), example, &["host"]);
+    let (config, mut problems) = read.unwrap();
+    problems.check().unwrap();
+    assert_eq!(config.connectors.len(), 1);
+    let store = config.store.map(|(url, _)| url);
+    assert_eq!(
+        store.as_deref(),
+        Some("sqlite:/var/lib/parallax/parallax.db")
+    );
+}

@@ -1,0 +1,181 @@
+use std::fs;
+
+use parallax_connect::{ConnectorError, step};
+
+use super::*;
+use crate::app::tests::{Desk, Scripted};
+
+fn app() -> App {
+    let team = |script: &'static str| move || Ok(Opened::new(Scripted(script.to_owned())));
+    App::new()
+        .register("team", "", || {
+            Ok(Opened::new(Scripted("a=1 b<a=1".to_owned())).default_account(Ok("acme")))
+        })
+        .register("homeless", "", team("a=1"))
+        .register("cyclic", "", team("a<b=1 b<a=1"))
+        .register("closed", "", || {
+            Err(ConnectorError::unauthorized("no token"))
+        })
+}
+
+/// Runs a command line with a configuration, and returns its exit code and what it says.
+fn told(config: &str, args: &str) -> String {
+    let mut desk = Desk::new();
+    let config = config.replace("STORE", &desk.store());
+    let path = desk.path("parallax.toml");
+    fs::write(&path, config).unwrap();
+    let directory = path.parent().unwrap().display().to_string();
+    let code = desk.run_app(&app(), &format!("{args} --config {}", path.display()));
+    format!("{code}\n{}{}", desk.out, desk.err).replace(&directory, "DIR")
+}
+
+#[test]
+fn check_says_what_would_be_done() {
+    let config = "
+        [store]
+        url = 'STORE'
+        [[connector]]
+        kind = 'team'
+        every = '15m'
+        [[connector]]
+        kind = 'team'
+        name = 'team-eu'
+        account = 'globex'
+        every = '1d'
+    ";
+    insta::assert_snapshot!(told(config, "check"), @"
+    0
+    config     DIR/parallax.toml
+    listen     http://127.0.0.1:7700
+    connector  team, account acme: 2 steps, every 15m
+    connector  team-eu, account globex: 2 steps, every 1d
+    store      sqlite:DIR/parallax.db, to be created
+    ");
+    insta::assert_snapshot!(told(config, "serve"), @"
+    2
+    error: serve needs a process of its own
+      help: run it with App::main
+    ");
+}
+
+#[test]
+fn connectors_are_part_of_what_is_checked() {
+    let config = "
+        [store]
+        url = 'STORE'
+        [[connector]]
+        kind = 'team'
+        every = '15m'
+        [[connector]]
+        kind = 'team'
+        account = 'acme'
+        every = '1h'
+        [[connector]]
+        kind = 'homeless'
+        every = '1h'
+        [[connector]]
+        kind = 'cyclic'
+        account = 'x'
+        every = '1h'
+        [[connector]]
+        kind = 'closed'
+        every = '1h'
+        nme = 'x'
+        [[connector]]
+        kind = 'closed'
+        every = '1h'
+    ";
+    insta::assert_snapshot!(told(config, "check"), @r#"
+    2
+    error: DIR/parallax.toml:7: the connector of line 4 is team in account "acme", too
+      help: one source is synced by one connector: give it another name or account, or remove it
+    error: DIR/parallax.toml:11: connector homeless cannot tell which account it reads: it has no default account
+      help: add account = "NAME"
+    error: DIR/parallax.toml:14: connector cyclic cannot run: steps depend on each other: a -> b -> a
+      help: this is a defect of the connector: please tell its author
+    error: DIR/parallax.toml:21: there is no "nme" in [[connector]]
+      help: did you mean "name"?
+    error: DIR/parallax.toml:22: connector closed cannot be opened: no token
+      help: check the connector's credentials and what they allow
+    "#);
+}
+
+#[test]
+fn store_is_named_and_can_be_used() {
+    let connector = "[[connector]]\nkind = 'team'\nevery = '1h'\n";
+    let mut lines = Vec::new();
+    for store in [
+        "",
+        "[store]\nurl = 7\n",
+        "[store]\nurl = 'postgres://x'\n",
+        "[store]\nurl = 'sqlite::memory:'\n",
+        "[store]\nurl = 'sqlite:/nowhere/parallax.db'\n",
+        "[store]\nurl = 'sqlite:/'\n",
+    ] {
+        lines.push(told(&format!("{store}{connector}"), "check"));
+    }
+    lines.push(told(connector, "check --store sqlite::memory:"));
+    insta::assert_snapshot!(lines.join("\n"), @r#"
+    2
+    error: DIR/parallax.toml: no store is named
+      help: add [store] with url = "sqlite:/var/lib/parallax/parallax.db", or give --store
+
+    2
+    error: DIR/parallax.toml:2: url is a number, not a text
+      help: write url = "..."
+
+    2
+    error: DIR/parallax.toml:2: "postgres://x" is not a store URL: it does not begin with sqlite:
+      help: name a store as sqlite:PATH, for example sqlite:parallax.db
+
+    0
+    config     DIR/parallax.toml
+    listen     http://127.0.0.1:7700
+    connector  team, account acme: 2 steps, every 1h
+    store      sqlite::memory:, gone when the process ends
+
+    5
+    config     DIR/parallax.toml
+    listen     http://127.0.0.1:7700
+    connector  team, account acme: 2 steps, every 1h
+    error: there is no directory /nowhere
+      help: create the directory, or check the path
+
+    5
+    config     DIR/parallax.toml
+    listen     http://127.0.0.1:7700
+    connector  team, account acme: 2 steps, every 1h
+    error: / is a directory, not a store
+      help: name a file in the directory, for example sqlite:DIRECTORY/parallax.db
+
+    0
+    config     DIR/parallax.toml
+    listen     http://127.0.0.1:7700
+    connector  team, account acme: 2 steps, every 1h
+    store      sqlite::memory:, gone when the process ends
+    "#);
+}
+
+#[test]
+fn renamed_connector_is_the_same_but_for_its_name() {
+    struct Versioned;
+    impl Connector for Versioned {
+        fn name(&self) -> &str {
+            "versioned"
+        }
+        fn version(&self) -> &str {
+            "7"
+        }
+        fn steps(&self) -> Vec<Step<'_>> {
+            vec![step("a", "Collect a", async |_| Ok(()))]
+        }
+    }
+    let named = Named {
+        name: "other".to_owned(),
+        connector: Box::new(Versioned),
+    };
+    assert_eq!(
+        (named.name(), named.version(), named.steps().len()),
+        ("other", "7", 1)
+    );
+}

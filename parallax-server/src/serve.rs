@@ -1,0 +1,179 @@
+//! `parallax serve`: syncs again and again, and tells how it goes over HTTP.
+
+mod http;
+mod meter;
+mod pages;
+mod workers;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parallax_core::Escaped;
+use parallax_metrics::{ParallaxMetrics, Prometheus};
+use parallax_scheduler::{Job, Scheduler};
+use parallax_store::{Store, StoreError};
+use tokio::sync::oneshot;
+use tokio::time::{interval, timeout};
+
+use crate::app::App;
+use crate::args::ServeArgs;
+use crate::console::Console;
+use crate::error::Failure;
+use crate::exit::Exit;
+use crate::plan::{Overrides, Plan};
+use crate::signals::{Signal, Signals};
+use crate::text::{millis, panic_message};
+
+use http::{Limits, Listener};
+use meter::Meter;
+use pages::{Pages, State};
+use workers::Workers;
+
+/// How long commits under way may take to finish once a signal came.
+const GRACE: Duration = Duration::from_secs(10);
+/// How often the metrics are tidied: else they grow while nobody scrapes them.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// `parallax serve`: runs until a signal.
+pub(crate) async fn run(
+    app: &App,
+    args: &ServeArgs,
+    console: &mut Console<'_>,
+) -> Result<Exit, Failure> {
+    let overrides = Overrides {
+        store: args.config.store.clone(),
+        listen: args.listen,
+        insecure_http: args.config.insecure_http,
+    };
+    let plan = Plan::make(app, &args.config.file, &overrides).await?;
+    if !console.owns_process {
+        return Err(Failure::Usage {
+            message: "serve needs a process of its own".to_owned(),
+            help: "run it with App::main".to_owned(),
+        });
+    }
+    let signals = Signals::listen(|| {
+        tracing::warn!("Still stopping; a second signal ends the program at once");
+    })
+    .map_err(Failure::Start)?;
+    let prometheus = Prometheus::install().map_err(|error| Failure::Defect {
+        message: error.to_string(),
+    })?;
+
+    let listener = match Listener::bind(plan.listen).await {
+        Ok(listener) => listener,
+        Err(failure) => return Err(prefer_lock(&plan.store, failure).await),
+    };
+    let address = listener.address();
+    let pages = {
+        let prometheus = prometheus.clone();
+        Arc::new(Pages::new(move || prometheus.render()))
+    };
+    let (stop_http, http_stopped) = oneshot::channel::<()>();
+    let http = tokio::spawn(http::serve(
+        listener,
+        Arc::clone(&pages),
+        Limits::default(),
+        async { drop(http_stopped.await) },
+    ));
+
+    let store = Arc::new(Store::open(&plan.store).await?);
+    let metrics = ParallaxMetrics::new();
+    meter::begin(&metrics, &store, &plan.sources).await?;
+    let upkeep = tokio::spawn(async move {
+        let mut ticks = interval(UPKEEP);
+        loop {
+            ticks.tick().await;
+            prometheus.upkeep();
+        }
+    });
+    let (meter, live) = Meter::new(metrics, Arc::clone(&store));
+    let live = tokio::spawn(live);
+    let scheduler = scheduler(&plan, &store)?.watcher(move |notice| meter.note(notice));
+    console.print(&format!("listening on http://{address}\n"))?;
+    tracing::info!(
+        listen = %address,
+        store = %Escaped(store.url()),
+        sources = plan.sources.len(),
+        version = env!("CARGO_PKG_VERSION"),
+        "Serving"
+    );
+    pages.set(State::Ready);
+    let ended = until_signal(scheduler, &signals, &pages, GRACE).await;
+    upkeep.abort();
+    live.abort();
+    drop(stop_http);
+    http.await.ok();
+    ended?;
+    tracing::info!("Stopped");
+    Ok(signals.received().unwrap_or(Signal::Terminate).exit())
+}
+
+/// Runs the scheduler until a signal comes and everything under way has ended, or the grace period
+/// has.
+async fn until_signal(
+    scheduler: Scheduler,
+    signals: &Signals,
+    pages: &Pages,
+    grace: Duration,
+) -> Result<(), Failure> {
+    let workers = Workers::try_new().map_err(Failure::Start)?;
+    let mut syncs = workers.spawn(scheduler.run(signals.wait()));
+    tokio::select! {
+        () = signals.wait() => {}
+        ended = &mut syncs => return well(ended),
+    }
+    pages.set(State::Draining);
+    let signal = signals.received().unwrap_or(Signal::Terminate);
+    tracing::info!(%signal, "Stopping: no sync starts, runs are cancelled, commits finish");
+    match timeout(grace, &mut syncs).await {
+        Ok(ended) => well(ended),
+        Err(_) => {
+            tracing::warn!(
+                grace_ms = millis(grace),
+                "Not everything has stopped in time; a commit cut off is undone at the next start"
+            );
+            Ok(())
+        }
+    }
+}
+
+fn scheduler(plan: &Plan, store: &Arc<Store>) -> Result<Scheduler, Failure> {
+    let mut scheduler = Scheduler::new(Arc::clone(store));
+    for source in &plan.sources {
+        let connector = Arc::clone(&source.connector);
+        let job = Job::new(connector, &source.account_id, source.every);
+        scheduler = scheduler.job(job).map_err(|error| Failure::Defect {
+            message: error.to_string(),
+        })?;
+    }
+    Ok(scheduler)
+}
+
+/// A scheduler ends by itself only if it panics.
+fn well(ended: Result<(), tokio::task::JoinError>) -> Result<(), Failure> {
+    let Err(error) = ended else {
+        return Ok(());
+    };
+    Err(Failure::Defect {
+        message: match error.try_into_panic() {
+            Ok(payload) => panic_message(&*payload),
+            Err(error) => error.to_string(),
+        },
+    })
+}
+
+/// Returns the failure that tells more. Where the address is in use, it is most often the same
+/// daemon that has been started twice, and the store's lock names it.
+async fn prefer_lock(store: &str, failure: Failure) -> Failure {
+    if Store::open_read_only(store).await.is_err() {
+        return failure;
+    }
+    match Store::open(store).await {
+        Err(error @ StoreError::Locked { .. }) => error.into(),
+        _ => failure,
+    }
+}
+
+#[cfg(test)]
+mod tests;

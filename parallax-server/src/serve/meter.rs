@@ -1,0 +1,200 @@
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use parallax_connect::RunError;
+use parallax_core::{Escaped, SyncReport};
+use parallax_metrics::{Live, ParallaxMetrics, SyncOutcome};
+use parallax_scheduler::{Notice, SyncError, Synced};
+use parallax_store::{Outcome, Store, StoreError};
+use tokio::sync::mpsc;
+
+use crate::plan::Source;
+use crate::rows::{Row, quoted, rows};
+
+/// Makes metrics of what the scheduler tells.
+pub(super) struct Meter {
+    metrics: ParallaxMetrics,
+    /// When each sync that runs has started.
+    started: Mutex<HashMap<String, Instant>>,
+    /// Sources whose records may have changed.
+    changed: mpsc::UnboundedSender<SourceId>,
+}
+
+/// A connector and an account.
+type SourceId = (String, String);
+
+/// Makes every series exist, and sets those that outlive a process to what the store knows.
+pub(super) async fn begin(
+    metrics: &ParallaxMetrics,
+    store: &Store,
+    sources: &[Source],
+) -> Result<(), StoreError> {
+    for source in sources {
+        let steps: Vec<&str> = source.steps.iter().map(String::as_str).collect();
+        metrics.register(&source.connector_id, &steps);
+        let (connector_id, account_id) = (&source.connector_id, &source.account_id);
+        let source_id = (connector_id.clone(), account_id.clone());
+        let Some(stored) = stored(store, &source_id).await? else {
+            continue;
+        };
+        metrics.restore(
+            connector_id,
+            account_id,
+            stored.last_success,
+            stored.last_complete,
+        );
+        metrics.live(connector_id, account_id, stored.live);
+    }
+    Ok(())
+}
+
+impl Meter {
+    /// Makes a meter, and the task that keeps the gauges of what is stored.
+    pub(super) fn new(
+        metrics: ParallaxMetrics,
+        store: Arc<Store>,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        // As many wait as syncs have ended since the store was last asked: few.
+        let (changed, receiver) = mpsc::unbounded_channel();
+        let live = keep_live(metrics.clone(), store, receiver);
+        let meter = Self {
+            metrics,
+            started: Mutex::default(),
+            changed,
+        };
+        (meter, live)
+    }
+
+    /// Counts what a notice tells. Never waits: the scheduler does.
+    pub(super) fn note(&self, notice: &Notice<'_>) {
+        match notice {
+            Notice::Started { job, sync_id } => {
+                self.running().insert((*sync_id).to_owned(), Instant::now());
+                self.metrics.sync_started(job.connector_id());
+            }
+            Notice::Ended {
+                job,
+                sync_id,
+                result,
+            } => {
+                let started = self.running().remove(*sync_id);
+                let duration = started.map_or(Duration::ZERO, |started| started.elapsed());
+                self.ended(job.connector_id(), job.account_id(), result, duration);
+            }
+            // The log says which tick was skipped, and why.
+            _ => {}
+        }
+    }
+
+    fn ended(
+        &self,
+        connector_id: &str,
+        account_id: &str,
+        result: &Result<Synced, SyncError>,
+        duration: Duration,
+    ) {
+        let metrics = &self.metrics;
+        if let Some(report) = report(result) {
+            metrics.steps_ended(connector_id, report);
+        }
+        if let Ok(synced) = result {
+            metrics.events_undelivered(connector_id, synced.output.undelivered_events());
+            // What is replayed was counted the first time.
+            if !synced.result.replayed {
+                let stats = &synced.result.stats;
+                metrics.committed(connector_id, account_id, stats, synced.commit_duration);
+            }
+            // The receiver goes away when the process ends, and not before.
+            self.changed
+                .send((connector_id.to_owned(), account_id.to_owned()))
+                .ok();
+        }
+        let now = SystemTime::now();
+        metrics.sync_ended(connector_id, account_id, outcome(result), duration, now);
+    }
+
+    fn running(&self) -> std::sync::MutexGuard<'_, HashMap<String, Instant>> {
+        self.started.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn report(result: &Result<Synced, SyncError>) -> Option<&SyncReport> {
+    match result {
+        Ok(synced) => Some(synced.output.report()),
+        Err(SyncError::Commit { output, .. }) => Some(output.report()),
+        Err(SyncError::Run(RunError::Cancelled { report })) => Some(report),
+        Err(_) => None,
+    }
+}
+
+fn outcome(result: &Result<Synced, SyncError>) -> SyncOutcome {
+    match result {
+        Ok(synced) => match synced.result.outcome {
+            Outcome::Committed => SyncOutcome::Committed,
+            Outcome::Partial => SyncOutcome::Partial,
+            Outcome::Failed => SyncOutcome::Failed,
+        },
+        Err(SyncError::Run(RunError::Cancelled { .. })) => SyncOutcome::Cancelled,
+        Err(_) => SyncOutcome::Error,
+    }
+}
+
+async fn keep_live(
+    metrics: ParallaxMetrics,
+    store: Arc<Store>,
+    mut changed: mpsc::UnboundedReceiver<SourceId>,
+) {
+    let mut sources = Vec::new();
+    while changed.recv_many(&mut sources, 1024).await > 0 {
+        // The store is asked once for each, however often it changed meanwhile.
+        for source_id in sources.drain(..).collect::<BTreeSet<_>>() {
+            let (connector_id, account_id) = &source_id;
+            match stored(&store, &source_id).await {
+                Ok(Some(stored)) => metrics.live(connector_id, account_id, stored.live),
+                Ok(None) => metrics.forget(connector_id, account_id),
+                Err(error) => tracing::warn!(
+                    connector_id,
+                    account_id = %Escaped(account_id),
+                    error = %Escaped(error),
+                    "Gauges not refreshed"
+                ),
+            }
+        }
+    }
+}
+
+/// What the store knows of a source.
+struct Stored {
+    live: Live,
+    last_success: Option<SystemTime>,
+    last_complete: Option<SystemTime>,
+}
+
+async fn stored(
+    store: &Store,
+    (connector_id, account_id): &SourceId,
+) -> Result<Option<Stored>, StoreError> {
+    let sql = format!(
+        "SELECT entities, relationships, relationships_waiting, last_success_at, last_complete_at \
+         FROM parallax_source WHERE connector_id = {} AND account_id = {}",
+        quoted(connector_id),
+        quoted(account_id),
+    );
+    let found = store.query(&sql).await?;
+    let stored = rows(&found).next().map(|row| Stored {
+        live: Live {
+            entities: row.number("entities"),
+            relationships: row.number("relationships"),
+            waiting: row.number("relationships_waiting"),
+        },
+        last_success: time(row, "last_success_at"),
+        last_complete: time(row, "last_complete_at"),
+    });
+    Ok(stored)
+}
+
+fn time(row: Row<'_>, column: &str) -> Option<SystemTime> {
+    let time: jiff::Timestamp = row.text(column)?.parse().ok()?;
+    Some(time.into())
+}

@@ -1,0 +1,201 @@
+use std::time::Duration;
+
+use parallax_core::{Escaped, RecordKind, SyncStats};
+use parallax_store::{Rows, Store};
+
+use crate::args::SyncsArgs;
+use crate::console::Console;
+use crate::error::Failure;
+use crate::exit::Exit;
+use crate::json;
+use crate::query::Object;
+use crate::rows::{Row, quoted, rows};
+use crate::syncs::{select, to_the_second};
+use crate::table::Plain;
+use crate::text::{FAINT, paint, seconds};
+
+/// `parallax syncs ID`: shows a sync with its steps.
+pub(crate) async fn run(
+    store: &Store,
+    sync_id: &str,
+    args: &SyncsArgs,
+    console: &mut Console<'_>,
+) -> Result<Exit, Failure> {
+    let found = find(store, sync_id, args).await?;
+    let Some((sync, row)) = rows(&found).next().zip(found.rows.first()) else {
+        return Err(Failure::Usage {
+            message: format!("there is no sync {sync_id:?}"),
+            help: "`parallax syncs` lists them, with --limit more of them".to_owned(),
+        });
+    };
+    let steps = store.query(&of_sync(sync, STEPS)).await?;
+    let changes = store.query(&of_sync(sync, CHANGES)).await?;
+    let text = if args.json {
+        json::line(&Detail {
+            sync: Object::new(&found.columns, row),
+            steps: objects(&steps),
+            changes: objects(&changes),
+        })
+    } else {
+        as_text(sync, &steps, &changes, console.width)
+    };
+    console.print(&text)?;
+    Ok(Exit::Ok)
+}
+
+/// By type, what was updated and deleted: the history keeps what was there before.
+const CHANGES: &str = "SELECT kind, type, sum(action = 'updated') AS updated, \
+     sum(action = 'deleted') AS deleted FROM parallax_change WHERE {} \
+     GROUP BY kind, type ORDER BY kind, type";
+const STEPS: &str = "SELECT step_id, status, entities, relationships, duration_ms, reason \
+     FROM parallax_sync_step WHERE {} ORDER BY place";
+
+fn of_sync(sync: Row<'_>, sql: &str) -> String {
+    let is = |column| {
+        let value = sync.text(column).unwrap_or_default();
+        format!("{column} = {}", quoted(value))
+    };
+    let sync = ["connector_id", "account_id", "sync_id"]
+        .map(is)
+        .join(" AND ");
+    sql.replace("{}", &sync)
+}
+
+/// Finds the one sync of this id or, if there is none, the one whose id begins so.
+async fn find(store: &Store, sync_id: &str, args: &SyncsArgs) -> Result<Rows, Failure> {
+    let (value, chars) = (quoted(sync_id), sync_id.chars().count());
+    let conditions = [
+        format!("sync_id = {value}"),
+        format!("substr(sync_id, 1, {chars}) = {value}"),
+    ];
+    let mut found = Rows {
+        columns: Vec::new(),
+        rows: Vec::new(),
+    };
+    for condition in conditions {
+        found = store
+            .query(&(select(args, Some(condition)) + " LIMIT 2"))
+            .await?;
+        match found.rows.len() {
+            0 => {}
+            1 => break,
+            _ => {
+                return Err(Failure::Usage {
+                    message: format!("{sync_id:?} may be several syncs"),
+                    help: "write more of the id, or name its --connector and --account".to_owned(),
+                });
+            }
+        }
+    }
+    Ok(found)
+}
+
+#[derive(serde::Serialize)]
+struct Detail<'a> {
+    #[serde(flatten)]
+    sync: Object<'a>,
+    steps: Vec<Object<'a>>,
+    changes: Vec<Object<'a>>,
+}
+
+fn objects(rows: &Rows) -> Vec<Object<'_>> {
+    rows.rows
+        .iter()
+        .map(|row| Object::new(&rows.columns, row))
+        .collect()
+}
+
+fn as_text(sync: Row<'_>, steps: &Rows, changes: &Rows, width: Option<u16>) -> String {
+    let text = |column| sync.text(column).unwrap_or_default();
+    let mut outcome = text("outcome").to_owned();
+    if let Some(first) = outcome.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    let mut parts = vec![format!(
+        "{outcome}: {}, account {}, sync {}\n{}",
+        text("connector_id"),
+        Escaped(text("account_id")),
+        Escaped(text("sync_id")),
+        paint(
+            FAINT,
+            format!(
+                "started {} UTC, took {}",
+                to_the_second(text("started_at")),
+                seconds(Duration::from_millis(sync.number("duration_ms"))),
+            )
+        ),
+    )];
+    parts.push(steps_table(steps, width));
+    parts.push(stats_table(sync, width));
+    if !changes.rows.is_empty() {
+        parts.push(changes_table(changes, width));
+    }
+    parts.join("\n\n") + "\n"
+}
+
+fn steps_table(steps: &Rows, width: Option<u16>) -> String {
+    let header = [
+        "step",
+        "status",
+        "entities",
+        "relationships",
+        "took",
+        "reason",
+    ];
+    let mut table = Plain::new(header);
+    (2..=4).for_each(|place| table.align_right(place));
+    for step in rows(steps) {
+        let text = |column| step.text(column).unwrap_or_default();
+        table.row([
+            text("step_id"),
+            text("status"),
+            &step.number("entities").to_string(),
+            &step.number("relationships").to_string(),
+            &seconds(Duration::from_millis(step.number("duration_ms"))),
+            text("reason"),
+        ]);
+    }
+    table.lines(width).join("\n")
+}
+
+fn stats_table(sync: Row<'_>, width: Option<u16>) -> String {
+    let values = SyncStats::FIELDS.map(|field| sync.number(field));
+    let stats = SyncStats::from_values(values);
+    let columns = |kind| {
+        let counts = stats.counts(kind);
+        [
+            ("created", counts.created),
+            ("updated", counts.updated),
+            ("unchanged", counts.unchanged),
+            ("deleted", counts.deleted),
+            ("kept", counts.kept),
+            ("held", counts.held),
+            ("rejected", counts.rejected),
+            ("duplicates", counts.duplicates),
+        ]
+    };
+    let names = columns(RecordKind::Entity).map(|(name, _)| name);
+    let mut table = Plain::new([""].into_iter().chain(names));
+    (1..=names.len()).for_each(|place| table.align_right(place));
+    for (name, kind) in [
+        ("entities", RecordKind::Entity),
+        ("relationships", RecordKind::Relationship),
+    ] {
+        let cells = columns(kind).map(|(_, count)| count.to_string());
+        table.row([name].into_iter().chain(cells.iter().map(String::as_str)));
+    }
+    table.lines(width).join("\n")
+}
+
+fn changes_table(changes: &Rows, width: Option<u16>) -> String {
+    let mut table = Plain::new(["changed", "updated", "deleted"]);
+    (1..=2).for_each(|place| table.align_right(place));
+    for change in rows(changes) {
+        let mut cells = vec![change.text("type").unwrap_or_default().to_owned()];
+        for action in ["updated", "deleted"] {
+            cells.push(change.number(action).to_string());
+        }
+        table.row(cells.iter().map(String::as_str));
+    }
+    table.lines(width).join("\n")
+}

@@ -1,0 +1,12 @@
+//! The binary as its callers see it: what only a process has, such as signals, pipes and a
+//! current directory. What commands say is tested where they are.
+
+// A test fails by panicking, also in the helpers that several tests share.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+mod commands;
+mod desk;
+#[cfg(unix)]
+mod serve;
+#[cfg(unix)]
+mod signals;

@@ -1,0 +1,360 @@
+//! The daemon: what it counts, how it ends, and what a crash leaves.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write, pipe};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::desk::{parallax, run, send};
+
+/// For whatever is waited for: far longer than it takes.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+const CONFIG: &str = "
+[store]
+url = 'sqlite:parallax.db'
+[server]
+listen = '127.0.0.1:0'
+[[connector]]
+kind = 'host'
+account = 'here'
+every = '1s'
+";
+
+fn desk() -> TempDir {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("parallax.toml"), CONFIG).unwrap();
+    dir
+}
+
+/// Waits until `condition` gives something.
+fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = condition() {
+            return found;
+        }
+        assert!(started.elapsed() < PATIENCE, "waited in vain for {what}");
+        sleep(Duration::from_millis(5));
+    }
+}
+
+/// A daemon, killed when it is dropped.
+struct Daemon {
+    child: Child,
+    address: String,
+    log: PathBuf,
+}
+
+impl Daemon {
+    /// Starts one, and returns once it listens.
+    fn start(dir: &Path) -> Self {
+        let log = File::create(dir.join("log")).unwrap();
+        Self::logging_to(dir, log)
+    }
+
+    fn logging_to(dir: &Path, stderr: impl Into<Stdio>) -> Self {
+        let log = dir.join("log");
+        let mut command = parallax(dir, &["serve"]);
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let address = line.trim_end().strip_prefix("listening on http://");
+        let address = address.map(str::to_owned).unwrap_or_else(|| {
+            panic!("{line:?}: {}", fs::read_to_string(&log).unwrap());
+        });
+        Self {
+            child,
+            address,
+            log,
+        }
+    }
+
+    /// Returns the status and the body of a page.
+    fn get(&self, path: &str) -> (String, String) {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n",
+            self.address
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.lines().next().unwrap().to_owned(), body.to_owned())
+    }
+
+    /// Returns the sum of a metric's series.
+    fn counted(metrics: &str, name: &str) -> u64 {
+        let values = metrics.lines().filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let series = series.split('{').next()?;
+            // A time has decimals, and nobody needs them here.
+            let whole = value.split('.').next()?;
+            (series == name).then(|| whole.parse::<u64>().unwrap())
+        });
+        values.sum()
+    }
+
+    fn syncs_counted(&self) -> u64 {
+        Self::counted(&self.get("/metrics").1, "parallax_syncs_total")
+    }
+
+    fn wait_for_log(&self, words: &str) {
+        wait_for(words, || {
+            fs::read_to_string(&self.log)
+                .unwrap()
+                .contains(words)
+                .then_some(())
+        });
+    }
+
+    /// Sends a signal, and returns the exit code and how long the end took.
+    fn end(mut self, signal: &str) -> (Option<i32>, Duration, String) {
+        let started = Instant::now();
+        send(signal, &self.child);
+        let status = self.child.wait().unwrap();
+        let log = fs::read_to_string(&self.log).unwrap();
+        (status.code(), started.elapsed(), log)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn syncs(dir: &Path) -> Vec<Value> {
+    let (code, syncs, stderr) = run(dir, &["syncs", "--json", "--limit", "1000"]);
+    assert_eq!(code, 0, "{stderr}");
+    serde_json::from_str(&syncs).unwrap()
+}
+
+fn sum(syncs: &[Value], field: &str) -> u64 {
+    syncs.iter().map(|sync| sync[field].as_u64().unwrap()).sum()
+}
+
+fn number(dir: &Path, sql: &str) -> u64 {
+    let (_, rows, stderr) = run(dir, &["query", "--json", sql]);
+    let rows: Value = serde_json::from_str(&rows).unwrap_or_else(|_| panic!("{stderr}"));
+    rows[0]["n"].as_u64().unwrap_or(0)
+}
+
+#[test]
+fn metrics_are_the_sums_of_the_syncs_and_sigterm_ends_it() {
+    let dir = desk();
+    let daemon = Daemon::start(dir.path());
+    wait_for("two syncs", || (daemon.syncs_counted() >= 2).then_some(()));
+    assert_eq!(
+        daemon.get("/readyz"),
+        ("HTTP/1.1 200 OK".to_owned(), "ready\n".to_owned())
+    );
+    // Syncs go on: until both were looked at between the same two of them.
+    let (metrics, syncs) = wait_for("the same syncs on both sides", || {
+        let metrics = daemon.get("/metrics").1;
+        let syncs = syncs(dir.path());
+        let counted = Daemon::counted(&metrics, "parallax_syncs_total");
+        (counted == syncs.len() as u64).then_some((metrics, syncs))
+    });
+    for what in [
+        "entities_created",
+        "entities_deleted",
+        "relationships_created",
+    ] {
+        let counted = Daemon::counted(&metrics, &format!("parallax_{what}_total"));
+        assert_eq!(counted, sum(&syncs, what), "{what}");
+    }
+    assert!(sum(&syncs, "entities_created") > 0);
+    check_with_promtool(&metrics);
+
+    let (code, took, log) = daemon.end("TERM");
+    assert_eq!(code, Some(143), "{log}");
+    assert!(took < Duration::from_secs(11), "{took:?}");
+    assert!(
+        log.lines()
+            .all(|line| line.starts_with('{') && line.ends_with('}')),
+        "{log}"
+    );
+    assert!(log.contains("\"Stopped\""), "{log}");
+}
+
+/// Where there is no promtool, the metrics crate's own tests have to do.
+fn check_with_promtool(metrics: &str) {
+    let mut command =
+        Command::new(std::env::var("PROMTOOL").unwrap_or_else(|_| "promtool".to_owned()));
+    command.args(["check", "metrics"]).stdin(Stdio::piped());
+    let mut promtool = match command.spawn() {
+        Err(error) if error.kind() == ErrorKind::NotFound => return,
+        promtool => promtool.unwrap(),
+    };
+    let mut stdin = promtool.stdin.take().unwrap();
+    stdin.write_all(metrics.as_bytes()).unwrap();
+    drop(stdin);
+    assert!(promtool.wait().unwrap().success());
+}
+
+#[test]
+fn sigint_in_the_middle_of_a_run_commits_nothing_more() {
+    let dir = desk();
+    let daemon = Daemon::start(dir.path());
+    daemon.wait_for_log("\"Step started\"");
+    let (code, _, log) = daemon.end("INT");
+    assert_eq!(code, Some(130), "{log}");
+    let committed =
+        log.matches("\"Sync committed\"").count() + log.matches("\"Sync partial\"").count();
+    assert_eq!(syncs(dir.path()).len(), committed, "{log}");
+}
+
+#[test]
+fn killed_daemon_leaves_a_store_whose_books_balance() {
+    let dir = desk();
+    for round in 0..3 {
+        let daemon = Daemon::start(dir.path());
+        // From here on the commit runs.
+        daemon.wait_for_log("\"Sync completed\"");
+        let (code, ..) = daemon.end("KILL");
+        assert_eq!(code, None, "round {round}");
+        let syncs = syncs(dir.path());
+        for kind in ["entities", "relationships"] {
+            let live =
+                sum(&syncs, &format!("{kind}_created")) - sum(&syncs, &format!("{kind}_deleted"));
+            let source = format!("SELECT sum({kind}) AS n FROM parallax_source");
+            assert_eq!(number(dir.path(), &source), live, "round {round}");
+        }
+        let entities = number(dir.path(), "SELECT count(*) AS n FROM parallax_entity");
+        let told = number(dir.path(), "SELECT sum(entities) AS n FROM parallax_source");
+        assert_eq!(entities, told, "round {round}");
+    }
+
+    let before = syncs(dir.path()).len();
+    let daemon = Daemon::start(dir.path());
+    wait_for("two syncs", || (daemon.syncs_counted() >= 2).then_some(()));
+    drop(daemon);
+    // Of what does not change by itself, everything was created once and then left alone.
+    let all = syncs(dir.path());
+    assert!(all.len() >= before + 2);
+    let sql = "SELECT count(DISTINCT created_sync_id) AS n FROM parallax_entity \
+               WHERE type IN ('host_package', 'host_user', 'host_group')";
+    assert_eq!(number(dir.path(), sql), 1);
+    let sql = "SELECT count(*) AS n FROM parallax_change \
+               WHERE type IN ('host_package', 'host_user', 'host_group')";
+    assert_eq!(number(dir.path(), sql), 0);
+}
+
+#[test]
+fn restarted_daemon_knows_what_is_stored_before_its_first_sync() {
+    let dir = desk();
+    let args = ["sync", "host", "--account", "here"];
+    assert!(matches!(run(dir.path(), &args).0, 0 | 3));
+    let stored = number(dir.path(), "SELECT entities AS n FROM parallax_source");
+    // Its first sync is due within a tenth of this.
+    let rare = CONFIG.replace("1s", "300d");
+    fs::write(dir.path().join("parallax.toml"), rare).unwrap();
+    let daemon = Daemon::start(dir.path());
+    wait_for("readiness", || {
+        (daemon.get("/readyz").1 == "ready\n").then_some(())
+    });
+    let metrics = daemon.get("/metrics").1;
+    assert_eq!(Daemon::counted(&metrics, "parallax_entities"), stored);
+    assert_eq!(Daemon::counted(&metrics, "parallax_syncs_total"), 0);
+    let last = Daemon::counted(&metrics, "parallax_sync_last_success_timestamp_seconds");
+    assert!(last > 1_700_000_000, "{last}");
+}
+
+#[test]
+fn daemon_outlives_whoever_reads_its_log() {
+    let dir = desk();
+    let (reader, writer) = pipe().unwrap();
+    drop(reader);
+    let daemon = Daemon::logging_to(dir.path(), writer);
+    wait_for("two syncs", || (daemon.syncs_counted() >= 2).then_some(()));
+}
+
+#[test]
+fn second_daemon_is_refused_at_once() {
+    let dir = desk();
+    let first = Daemon::start(dir.path());
+    let (_, port) = first.address.rsplit_once(':').unwrap();
+    let same_address = format!("127.0.0.1:{port}");
+    for (args, expected, words) in [
+        (
+            &["serve"][..],
+            5,
+            format!("is in use by process {}", first.child.id()),
+        ),
+        (
+            &["serve", "--listen", &same_address],
+            5,
+            format!("is in use by process {}", first.child.id()),
+        ),
+        (
+            &[
+                "serve",
+                "--listen",
+                &same_address,
+                "--store",
+                "sqlite:other.db",
+            ],
+            2,
+            format!("cannot listen on {same_address}"),
+        ),
+    ] {
+        let (code, stdout, stderr) = run(dir.path(), args);
+        assert_eq!(code, expected, "{stderr}");
+        assert!(stderr.contains(&words), "{stderr}");
+        assert!(expected == 2 || !stdout.contains(&same_address), "{stdout}");
+    }
+    assert!(!dir.path().join("other.db").exists());
+}
+
+#[test]
+fn wrong_configuration_starts_nothing() {
+    let dir = desk();
+    let wrong = CONFIG
+        .replace("kind", "knd")
+        .replace("127.0.0.1", "0.0.0.0");
+    fs::write(dir.path().join("wrong.toml"), wrong).unwrap();
+    for (line, words) in [
+        (
+            "serve --config wrong.toml",
+            "error: wrong.toml:7: there is no \"knd\"",
+        ),
+        (
+            "serve --config wrong.toml",
+            "error: wrong.toml:5: 0.0.0.0:0 can be reached",
+        ),
+        ("check --config wrong.toml", "help: did you mean \"kind\"?"),
+        (
+            "serve --config none.toml",
+            "error: cannot read none.toml: No such file",
+        ),
+        (
+            "serve --listen 0.0.0.0:0",
+            "or allow it with --insecure-http",
+        ),
+        ("serve --listen nowhere", "--listen"),
+        ("serve --store nope:x", "is not a store URL"),
+    ] {
+        let (code, stdout, stderr) = run(dir.path(), &line.split(' ').collect::<Vec<_>>());
+        assert_eq!((code, stdout.as_str()), (2, ""), "{line}: {stderr}");
+        assert!(stderr.contains(words), "{line}: {stderr}");
+    }
+    let (code, stdout, _) = run(dir.path(), &["check"]);
+    assert_eq!(code, 0, "{stdout}");
+    assert!(!dir.path().join("parallax.db").exists());
+}
