@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use parallax_connect::Runner;
+use parallax_connect::{RunError, Runner};
 use parallax_core::Escaped;
 use parallax_store::{Outcome, Store};
 use tokio::task::{Id, JoinSet};
@@ -159,9 +159,9 @@ impl Scheduler {
         let job = self.jobs.get(place)?.clone();
         let sync_id = uuid::Uuid::now_v7().to_string();
         tracing::info!(
-            connector_id = job.connector_id(),
+            connector_id = %job.connector_id(),
             account_id = %Escaped(&job.account_id),
-            sync_id,
+            sync_id = %sync_id,
             "Sync due"
         );
         (self.watcher)(&Notice::Started {
@@ -182,7 +182,7 @@ impl Scheduler {
             return;
         };
         tracing::warn!(
-            connector_id = job.connector_id(),
+            connector_id = %job.connector_id(),
             account_id = %Escaped(&job.account_id),
             %reason,
             "Sync skipped"
@@ -196,14 +196,17 @@ impl Scheduler {
         let (Some(job), Some(result)) = (self.jobs.get(place), result) else {
             return false;
         };
-        if let Err(SyncError::Run(error)) = result {
-            tracing::error!(
-                connector_id = job.connector_id(),
+        match result {
+            // Told by the runner, and meant.
+            Err(SyncError::Run(RunError::Cancelled { .. })) => {}
+            Err(SyncError::Run(error)) => tracing::error!(
+                connector_id = %job.connector_id(),
                 account_id = %Escaped(&job.account_id),
-                sync_id,
+                sync_id = %sync_id,
                 error = %Escaped(error),
                 "Sync not run"
-            );
+            ),
+            _ => {}
         }
         (self.watcher)(&Notice::Ended {
             job,

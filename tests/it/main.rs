@@ -1,7 +1,14 @@
 //! The promises of Parallax, one module each, in one binary.
 
 // A test fails by panicking, also in the helpers that several tests share.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+// What it prints is for whoever reads its output.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
 
 mod atomic;
 mod books;

@@ -30,8 +30,10 @@ fn run_all(steps: &mut Steps) -> Result<()> {
         "cargo test --doc --workspace --locked",
         command::run,
     )?;
+    // nextest asks the cargo that started it, by its path with links resolved. Where a toolchain
+    // is a link, that looks like another compiler, and everything would be built twice.
     let tests = format!(
-        "PROMTOOL={} {} run --workspace --locked --profile ci",
+        "CARGO=cargo PROMTOOL={} {} run --workspace --locked --profile ci",
         tools.promtool, tools.nextest
     );
     steps.run("tests", &tests, command::run)
