@@ -130,15 +130,9 @@ impl<'a> Runner<'a> {
     ///
     /// As [`run_connector`].
     pub async fn run(self, account_id: &str, sync_id: &str) -> Result<ConnectorOutput, RunError> {
-        let connector = self.connector;
-        let (name, version) = ask(|| (connector.name(), connector.version()))?;
-        let run = Arc::new(RunNames {
-            connector_id: check("connector name", name, is_identifier)?,
-            account_id: check("account", account_id, is_plain_name)?.into(),
-            sync_id: check("sync id", sync_id, is_plain_name)?,
-        });
+        let (run, version) = self.name_run(account_id, sync_id)?;
         let span = sync_span(&run);
-        let steps = span.in_scope(|| ask(|| connector.steps()))?;
+        let steps = span.in_scope(|| self.ask_steps())?;
         let graph = Graph::try_new(&steps)?;
         // A timer is needed as soon as a receiver lags: better no run than one that ends in a panic.
         if catch_unwind(|| drop(tokio::time::sleep(Duration::ZERO))).is_err() {
@@ -147,6 +141,40 @@ impl<'a> Runner<'a> {
         self.run_steps(&steps, &graph, &run, version)
             .instrument(span)
             .await
+    }
+
+    /// Checks that a run can start, and returns its steps as they are before it: their titles and
+    /// what they depend on. Runs nothing and logs nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`run_connector`], but for the runtime, which is not asked for.
+    pub fn outline(&self, account_id: &str, sync_id: &str) -> Result<SyncReport, RunError> {
+        self.name_run(account_id, sync_id)?;
+        let steps = self.ask_steps()?;
+        let graph = Graph::try_new(&steps)?;
+        Ok(SyncReport::new(Schedule::new(&steps, &graph).reports))
+    }
+
+    /// Asks the connector for its name and version, and checks the names of the run.
+    fn name_run(
+        &self,
+        account_id: &str,
+        sync_id: &str,
+    ) -> Result<(Arc<RunNames>, &'a str), RunError> {
+        let connector = self.connector;
+        let (name, version) = ask(|| (connector.name(), connector.version()))?;
+        let run = Arc::new(RunNames {
+            connector_id: check("connector name", name, is_identifier)?,
+            account_id: check("account", account_id, is_plain_name)?.into(),
+            sync_id: check("sync id", sync_id, is_plain_name)?,
+        });
+        Ok((run, version))
+    }
+
+    fn ask_steps(&self) -> Result<Vec<Step<'a>>, RunError> {
+        let connector = self.connector;
+        ask(|| connector.steps())
     }
 
     async fn run_steps(

@@ -1,5 +1,6 @@
 use std::fmt::Write;
 
+use parallax_connect::Runner;
 use parallax_core::Escaped;
 use serde::Serialize;
 
@@ -9,7 +10,6 @@ use crate::console::Console;
 use crate::error::Failure;
 use crate::exit::Exit;
 use crate::json;
-use crate::outline::outline;
 use crate::text::{FAINT, ODD, paint};
 
 /// `parallax connectors`: lists the connectors and their steps.
@@ -56,7 +56,7 @@ struct ListedStep {
 }
 
 async fn describe(registration: &Registration) -> Listed<'_> {
-    let steps = steps_of(registration).await;
+    let steps = steps_of(registration);
     Listed {
         kind: &registration.kind,
         about: &registration.about,
@@ -65,11 +65,11 @@ async fn describe(registration: &Registration) -> Listed<'_> {
     }
 }
 
-async fn steps_of(registration: &Registration) -> Result<Vec<ListedStep>, Failure> {
+fn steps_of(registration: &Registration) -> Result<Vec<ListedStep>, Failure> {
     let opened = registration.open()?;
     // The steps are those of the connector, whichever account is read.
-    let report = outline(&opened.connector, "-", "-")
-        .await
+    let report = Runner::new(&opened.connector)
+        .outline("-", "-")
         .map_err(Failure::Run)?;
     let id = |&place: &usize| Some(report.steps().get(place)?.step_id.clone());
     let steps = report.steps().iter().map(|step| ListedStep {

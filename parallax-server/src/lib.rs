@@ -69,7 +69,6 @@ mod exit;
 mod forget;
 mod json;
 mod logs;
-mod outline;
 mod plan;
 mod progress;
 mod query;

@@ -4,13 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parallax_connect::{Connector, Step};
+use parallax_connect::{Connector, Runner, Step};
 use parallax_store::{Store, StoreError};
 
 use crate::app::{App, Opened};
 use crate::config::{Config, ConnectorConfig, Problems};
 use crate::error::Failure;
-use crate::outline::outline;
 
 /// Where HTTP is served if nobody says where.
 const LISTEN: SocketAddr =
@@ -184,8 +183,8 @@ async fn source(app: &App, config: ConnectorConfig) -> Result<Source, Failure> {
             connector,
         })
     };
-    let report = outline(&connector, &account_id, "-")
-        .await
+    let report = Runner::new(&connector)
+        .outline(&account_id, "-")
         .map_err(Failure::Run)?;
     let steps = report.steps().iter().map(|step| step.step_id.clone());
     Ok(Source {

@@ -13,7 +13,6 @@ use crate::conclusion::Conclusion;
 use crate::console::Console;
 use crate::error::Failure;
 use crate::exit::Exit;
-use crate::outline::outline;
 use crate::signals::{Signal, Signals};
 use crate::{json, progress, summary};
 
@@ -89,8 +88,8 @@ async fn sync(
     conclusion.sync_id = Some(sync_id.clone());
 
     // A sync that cannot run makes no store, and one that cannot be stored does not run.
-    let outline = outline(&connector, &account_id, &sync_id)
-        .await
+    let outline = Runner::new(&connector)
+        .outline(&account_id, &sync_id)
         .map_err(Failure::Run)?;
     let store = open_store(args, conclusion).await?;
     let sync = Sync {

@@ -466,3 +466,33 @@ async fn runs_are_numbered_in_the_order_of_their_start() {
     let (first, second) = (run().await, run().await);
     assert!(first.run().run_no < second.run().run_no);
 }
+
+#[test]
+fn outline_starts_nothing_and_finds_what_a_run_would() {
+    struct Untouchable;
+    impl Connector for Untouchable {
+        fn name(&self) -> &str {
+            "untouchable"
+        }
+
+        fn steps(&self) -> Vec<Step<'_>> {
+            vec![
+                step("a", "Collect a", async |_| panic!("was touched")),
+                step("b", "Collect b", async |_| panic!("was touched")).depends_on(["a"]),
+            ]
+        }
+    }
+    let runner = Runner::new(&Untouchable);
+    let report = runner.outline("acme", "s-1").unwrap();
+    let steps: Vec<_> = report
+        .steps()
+        .iter()
+        .map(|step| (&*step.title, &*step.dependencies))
+        .collect();
+    assert_eq!(steps, [("Collect a", &[] as &[usize]), ("Collect b", &[0])]);
+    let error = runner.outline("", "s-1").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "account \"\" is not 1 to 256 bytes without control characters"
+    );
+}
