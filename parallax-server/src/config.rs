@@ -74,8 +74,8 @@ impl Config {
         let mut root = Section::new("", root.get_ref(), &mut problems);
         if let Some(mut store) = root.table("store", "[store]") {
             config.names_store = store.has("url");
-            let url = store.text("url");
-            config.store = url.map(|(url, span)| (url.to_owned(), store.problems.line(&span)));
+            let url = store.secret("url");
+            config.store = url.map(|(url, span)| (url, store.problems.line(&span)));
             store.end();
         }
         if let Some(mut server) = root.table("server", "[server]") {
@@ -123,7 +123,7 @@ fn connector_config(
         "add every = \"15m\", or how often it shall run".to_owned()
     });
     let name = section.text("name");
-    let account = section.text("account");
+    let account = section.secret("account");
     let known = section.end();
 
     let problems = section.problems;
@@ -171,7 +171,7 @@ fn connector_config(
         line,
         kind: kind?.to_owned(),
         name: name?.to_owned(),
-        account: account.map(|(account, _)| account.to_owned()),
+        account: account.map(|(account, _)| account),
         every: every?,
     })
 }

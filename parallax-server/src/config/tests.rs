@@ -217,3 +217,28 @@ fn example_is_valid() {
         Some("sqlite:/var/lib/parallax/parallax.db")
     );
 }
+
+#[test]
+fn text_may_be_kept_out_of_the_file() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), "acme\n").unwrap();
+    let connector = "[[connector]]\nkind = \"host\"\nevery = \"1h\"\naccount = ";
+    let config = said(&format!("{connector}{{ file = {:?} }}", file.path()));
+    assert!(config.contains("\"acme\""), "{config}");
+    // Every test has a PATH.
+    let config = said(&format!("{connector}{{ env = \"PATH\" }}"));
+    assert!(config.contains(&std::env::var("PATH").unwrap()), "{config}");
+
+    let missing = "{ env = \"PARALLAX_NO_SUCH_SECRET\" }";
+    let text = format!("[store]\nurl = {{ file = \"/nowhere\" }}\n{connector}{missing}");
+    insta::assert_snapshot!(said(&text), @r#"
+    parallax.toml:2: url is to come from the file "/nowhere": No such file or directory (os error 2)
+      put it there, or write url = "..."
+    parallax.toml:6: account is to come from the environment variable "PARALLAX_NO_SUCH_SECRET": environment variable not found
+      put it there, or write account = "..."
+    "#);
+    insta::assert_snapshot!(said(&format!("{connector}{{ vault = \"x\" }}")), @r#"
+    parallax.toml:4: account is a table that names no place to read it from
+      write account = { env = "NAME" } or { file = "PATH" }
+    "#);
+}
