@@ -10,11 +10,13 @@ use crate::error::StoreError;
 use crate::sqlite::error::open_error;
 
 /// Forward-only; each in one transaction. A store's version is how many it has seen.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("migrations/0001.sql"),
+    include_str!("migrations/0002.sql"),
+];
+const SCHEMA_VERSION: i64 = 2;
 
 /// "PRLX": marks a SQLite file as ours.
-const SCHEMA_VERSION: i64 = 1;
-
 const APPLICATION_ID: i64 = 0x5052_4c58;
 
 /// The first version without the WAL-reset defect, which could corrupt a file. SQLite is compiled
