@@ -329,6 +329,7 @@ impl<'a> Schedule<'a> {
         let report = |(step, dependencies): (&Step<'_>, &Vec<usize>)| {
             let mut report = StepReport::new(&step.id, &step.title);
             report.dependencies.clone_from(dependencies);
+            report.ephemeral = step.ephemeral;
             report
         };
         Self {

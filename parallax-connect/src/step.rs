@@ -13,6 +13,7 @@ pub struct Step<'a> {
     pub(crate) id: String,
     pub(crate) title: String,
     pub(crate) dependencies: Vec<Dependency>,
+    pub(crate) ephemeral: bool,
     pub(crate) run: Box<dyn RunStep + 'a>,
 }
 
@@ -78,6 +79,7 @@ where
         id: id.into(),
         title: title.into(),
         dependencies: Vec::new(),
+        ephemeral: false,
         run: Box::new(RunFn(run, PhantomData)),
     }
 }
@@ -92,6 +94,13 @@ impl Step<'_> {
     /// [`StepContext::prior`].
     pub fn reads<S: Into<String>>(self, steps: impl IntoIterator<Item = S>) -> Self {
         self.after(steps, true)
+    }
+
+    /// Says that what the step finds comes and goes, as processes and sockets do: however many of
+    /// its records are gone at once, their deletes are not held for somebody's word.
+    pub fn ephemeral(mut self) -> Self {
+        self.ephemeral = true;
+        self
     }
 
     /// Returns the id.

@@ -21,6 +21,8 @@ pub struct StepReport {
     pub title: String,
     /// The steps it depends on or reads, as places in [`SyncReport::steps`].
     pub dependencies: Vec<usize>,
+    /// Whether what it finds comes and goes: many of its records gone at once are no alarm.
+    pub ephemeral: bool,
     /// How it ended.
     pub status: StepStatus,
     /// Why it failed, was skipped or was cancelled.
@@ -95,6 +97,7 @@ impl StepReport {
             step_id: step_id.into(),
             title: title.into(),
             dependencies: Vec::new(),
+            ephemeral: false,
             status: StepStatus::Cancelled,
             error: None,
             incomplete: Vec::new(),
@@ -123,21 +126,24 @@ impl StepReport {
         })
     }
 
-    /// Tells whether the step returned `Ok` and did not say that it missed something outside of
-    /// its scopes.
-    fn has_listed_its_scopes(&self) -> bool {
-        self.status.is_ok() && self.incomplete.is_empty()
-    }
-
-    fn all_scopes_complete(&self) -> bool {
-        self.scopes.iter().all(|scope| scope.complete)
-    }
-
-    fn scope_complete(&self, name: &str) -> bool {
-        match self.scopes.iter().find(|scope| scope.name == name) {
-            Some(scope) => scope.complete,
-            None => self.all_scopes_listed,
+    /// Returns what the step missed outside of scopes and in those that matter, in words.
+    fn missed(&self, matters: impl Fn(&str) -> bool) -> Option<String> {
+        let because = |reason: Option<String>| reason.map_or(String::new(), |r| format!(": {r}"));
+        let step_id = &self.step_id;
+        if !self.status.is_ok() {
+            let status = self.status.as_str();
+            return Some(format!("step {step_id} {status}{}", because(self.reason())));
         }
+        if let Some(reason) = self.incomplete.first() {
+            return Some(format!("step {step_id} was incomplete: {reason}"));
+        }
+        let mut scopes = self.scopes.iter();
+        let open = scopes.find(|scope| !scope.complete && matters(&scope.name))?;
+        Some(format!(
+            "step {step_id} did not complete scope {}{}",
+            open.name,
+            because(open.incomplete.first().cloned())
+        ))
     }
 }
 
@@ -177,25 +183,34 @@ impl SyncReport {
     /// others. Every step upstream returned `Ok`, missed nothing, and completed all of its scopes
     /// or the one of the same name. Of a step that is no longer declared nothing can be known.
     pub fn has_looked_everywhere(&self, step_id: &str, scope: Option<&str>) -> bool {
+        self.missed(step_id, scope).is_none()
+    }
+
+    /// Returns why [`has_looked_everywhere`](Self::has_looked_everywhere) is false, in words, if
+    /// it is.
+    pub fn missed(&self, step_id: &str, scope: Option<&str>) -> Option<String> {
         let Some(place) = self.steps.iter().position(|step| step.step_id == step_id) else {
-            return false;
+            return Some(format!("step {step_id} is no longer declared"));
         };
-        let own = self.steps.get(place).is_some_and(|step| {
-            step.has_listed_its_scopes()
-                && scope.map_or_else(
-                    || step.all_scopes_complete(),
-                    |name| step.scope_complete(name),
-                )
+        let own = self.steps.get(place).and_then(|step| match scope {
+            None => step.missed(|_| true),
+            Some(name) => step.missed(|scope| scope == name).or_else(|| {
+                let known =
+                    step.all_scopes_listed || step.scopes.iter().any(|scope| scope.name == name);
+                (!known).then(|| format!("step {step_id} did not open scope {name}"))
+            }),
         });
-        own && self.ancestors(place).into_iter().all(|ancestor| {
-            ancestor.has_listed_its_scopes()
-                && (ancestor.all_scopes_complete()
-                    || scope.is_some_and(|name| {
-                        ancestor
-                            .scopes
-                            .iter()
-                            .any(|scope| scope.name == name && scope.complete)
-                    }))
+        own.or_else(|| {
+            let mut ancestors = self.ancestors(place).into_iter();
+            ancestors.find_map(|ancestor| {
+                let has_this_scope = |name| {
+                    let mut scopes = ancestor.scopes.iter();
+                    scopes.any(|scope| scope.name == name && scope.complete)
+                };
+                let all_scopes = !scope.is_some_and(has_this_scope);
+                let missed = ancestor.missed(|_| all_scopes)?;
+                Some(format!("{missed}; step {step_id} depends on it"))
+            })
         })
     }
 

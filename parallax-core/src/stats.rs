@@ -20,6 +20,14 @@ impl RecordKind {
             Self::Relationship => "relationship",
         }
     }
+
+    /// Returns the name of many: `entities` or `relationships`.
+    pub const fn plural(self) -> &'static str {
+        match self {
+            Self::Entity => "entities",
+            Self::Relationship => "relationships",
+        }
+    }
 }
 
 impl fmt::Display for RecordKind {

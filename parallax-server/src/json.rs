@@ -1,7 +1,7 @@
 use std::borrow::Cow;
 
 use parallax_connect::{StepReport, SyncReport};
-use parallax_core::{Counts, SyncStats, escape};
+use parallax_core::{Counts, RecordKind, SyncStats, escape};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::conclusion::Conclusion;
@@ -46,9 +46,10 @@ pub(crate) fn render(conclusion: &Conclusion) -> String {
         changes: committed
             .into_iter()
             .flat_map(|committed| &committed.changes)
+            .filter(|change| change.kind == RecordKind::Entity)
             .map(|change| ChangeObject {
                 action: change.action.as_str(),
-                entity_type: &change.entity_type,
+                entity_type: &change.name,
                 key: &change.key,
                 display_name: &change.display_name,
             })

@@ -181,11 +181,11 @@ fn changes(committed: &Committed) -> String {
         let of_action = committed
             .changes
             .iter()
-            .filter(|change| change.action == action);
+            .filter(|change| change.action == action && change.kind == RecordKind::Entity);
         for change in of_action.take(CHANGES_SHOWN) {
             shown += 1;
             let (mark, name) = (paint(style, mark), Escaped(&change.display_name));
-            writeln!(text, "{mark} {} {name}", Escaped(&change.entity_type)).ok();
+            writeln!(text, "{mark} {} {name}", Escaped(&change.name)).ok();
         }
         if let more @ 1.. = all.saturating_sub(shown)
             && shown > 0

@@ -97,9 +97,13 @@ pub(crate) fn later() -> Conclusion {
     if let Some(committed) = &mut later.committed {
         let change = |action, name: &str| Change {
             action,
-            entity_type: "team_user".to_owned(),
+            kind: RecordKind::Entity,
+            id: String::new(),
+            name: "team_user".to_owned(),
             key: name.to_lowercase(),
             display_name: name.to_owned(),
+            reason: None,
+            properties: Vec::new(),
         };
         committed.changes = (1..=13)
             .map(|n| change(Action::Created, &format!("New {n}")))

@@ -2,6 +2,7 @@ use std::collections::HashMap;
 
 use parallax_core::SyncReport;
 use serde_json::Value as Json;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// The place of a claim set in a [`ClaimSets`].
 pub(crate) type SetNo = u32;
@@ -13,11 +14,13 @@ type Claim = (String, Option<String>);
 ///
 /// A source has few sets: about one per step and scope. So records carry a small number, and what
 /// a set means is worked out once, not once per record.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct ClaimSets {
     claims: Vec<Claim>,
     claim_nos: HashMap<Claim, u32>,
     sets: Vec<Vec<u32>>,
+    /// Of the texts of the sets.
+    hashes: Vec<u64>,
     set_nos: HashMap<Vec<u32>, SetNo>,
     unions: HashMap<(SetNo, SetNo), SetNo>,
 }
@@ -78,6 +81,25 @@ impl ClaimSets {
         Json::Array(claims.collect()).to_string()
     }
 
+    /// Returns the hash of a set's text: the same in every process.
+    pub(crate) fn hash(&self, set: SetNo) -> u64 {
+        self.hashes.get(set as usize).copied().unwrap_or_default()
+    }
+
+    /// Returns every claim.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        let claims = self.claims.iter();
+        claims.map(|(step_id, scope)| (step_id.as_str(), scope.as_deref()))
+    }
+
+    /// Returns the claims of a set.
+    pub(crate) fn claims(&self, set: SetNo) -> impl Iterator<Item = (&str, Option<&str>)> {
+        let claims = self.members(set).iter();
+        claims
+            .filter_map(|&claim| self.claims.get(claim as usize))
+            .map(|(step_id, scope)| (step_id.as_str(), scope.as_deref()))
+    }
+
     fn members(&self, set: SetNo) -> &[u32] {
         self.sets.get(set as usize).map_or(&[], Vec::as_slice)
     }
@@ -101,6 +123,7 @@ impl ClaimSets {
         let no = number(self.sets.len());
         self.sets.push(claims.clone());
         self.set_nos.insert(claims, no);
+        self.hashes.push(xxh3_64(self.text(no).as_bytes()));
         no
     }
 }
@@ -117,7 +140,8 @@ pub(crate) struct Judge<'a> {
     /// Whether every declared step has looked everywhere: only then nobody misses a step that is
     /// no longer declared.
     every_step_looked: bool,
-    verdicts: HashMap<SetNo, Verdict>,
+    /// By the number of the set: asked once per record.
+    verdicts: Vec<Option<Verdict>>,
 }
 
 /// What becomes of a set of claims in one sync.
@@ -127,6 +151,10 @@ pub(crate) struct Verdict {
     pub(crate) standing: SetNo,
     /// Whether a record with these claims that nobody emitted is earned as a delete.
     pub(crate) earned: bool,
+    /// Whether a step that claims it is no longer declared.
+    pub(crate) vanished: bool,
+    /// Whether all that claim it are steps whose records come and go.
+    pub(crate) ephemeral: bool,
 }
 
 impl<'a> Judge<'a> {
@@ -135,39 +163,48 @@ impl<'a> Judge<'a> {
         Self {
             report,
             every_step_looked: steps.all(|step| report.has_looked_everywhere(&step.step_id, None)),
-            verdicts: HashMap::new(),
+            verdicts: Vec::new(),
         }
     }
 
     pub(crate) fn verdict(&mut self, sets: &mut ClaimSets, set: SetNo) -> Verdict {
-        if let Some(&verdict) = self.verdicts.get(&set) {
+        if let Some(&Some(verdict)) = self.verdicts.get(set as usize) {
             return verdict;
         }
         let mut standing = Vec::new();
-        let mut earned = true;
+        let mut vanished = false;
+        let mut ephemeral = true;
         for &no in sets.members(set) {
             let Some((step_id, scope)) = sets.claims.get(no as usize) else {
                 continue;
             };
-            let falls = if self.report.step(step_id).is_some() {
-                self.report.has_looked_everywhere(step_id, scope.as_deref())
-            } else {
-                // Nobody looks for what the vanished step found. Someone who emits the record may
-                // take it over; a record that nobody emits is not gone for that.
-                earned = false;
-                self.every_step_looked
-            };
-            if !falls {
+            let step = self.report.step(step_id);
+            vanished |= step.is_none();
+            ephemeral &= step.is_some_and(|step| step.ephemeral);
+            if self.missed(step_id, scope.as_deref()).is_some() {
                 standing.push(no);
-                earned = false;
             }
         }
         let verdict = Verdict {
+            earned: standing.is_empty(),
             standing: sets.set(standing),
-            earned,
+            vanished,
+            ephemeral,
         };
-        self.verdicts.insert(set, verdict);
+        let known = self.verdicts.len().max(set as usize + 1);
+        self.verdicts.resize(known, None);
+        if let Some(slot) = self.verdicts.get_mut(set as usize) {
+            *slot = Some(verdict);
+        }
         verdict
+    }
+
+    /// Returns why a claim stands, in words, if it does.
+    pub(crate) fn missed(&self, step_id: &str, scope: Option<&str>) -> Option<String> {
+        let missed = self.report.missed(step_id, scope)?;
+        // Where everyone else has looked everywhere, nobody misses a step that is gone.
+        let is_gone = self.report.step(step_id).is_none();
+        (!is_gone || !self.every_step_looked).then_some(missed)
     }
 }
 
@@ -212,15 +249,10 @@ mod tests {
         let all = report(&[("a", Completed), ("b", Completed)]);
         let mut judge = Judge::new(&all);
         assert!(judge.verdict(&mut sets, ab).earned);
-        let vanished = judge.verdict(&mut sets, gone);
+        let verdict = judge.verdict(&mut sets, gone);
         assert!(
-            !vanished.earned,
-            "nobody looked for what a vanished step found"
-        );
-        assert_eq!(
-            sets.text(vanished.standing),
-            "[]",
-            "but a new owner takes it over"
+            verdict.earned && verdict.vanished,
+            "earned, but to be held: {verdict:?}"
         );
 
         let half = report(&[("a", Completed), ("b", Failed)]);

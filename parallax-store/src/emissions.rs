@@ -1,212 +1,261 @@
-use std::collections::HashMap;
+use std::ops::Range;
 
-use parallax_core::{ConnectorOutput, EmissionRef, RecordKind};
-use xxhash_rust::xxh3::{Xxh3, xxh3_128_with_seed};
+use parallax_core::{EmissionRef, SyncReport};
+use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use crate::claims::{ClaimSets, SetNo};
+use crate::contents::Place;
+use crate::digest::{self, BUCKETS, Sums, bucket_of};
 
-/// A hash of a record's content, seeded with the store's secret, so that no source can prepare two
-/// contents with one hash to hide a change.
-pub(crate) type ContentHash = [u8; 16];
+/// The place of a type or verb among the names of a run.
+pub(crate) type NameNo = u32;
 
-/// A record that a sync emitted, after duplicates were merged.
+/// An emission, and after [`Emissions::merge`] all emissions of one record.
+///
+/// 48 bytes: what a run holds in memory of each record.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Emitted {
-    pub(crate) id: [u8; 16],
-    /// `None` if every emission of it was rejected.
-    pub(crate) hash: Option<ContentHash>,
-    /// Who emitted it.
+    pub(crate) id: u128,
+    /// A hash of its content, seeded with the store's secret, so that no source can prepare two
+    /// contents with one hash to hide a change.
+    pub(crate) hash: u128,
+    pub(crate) place: Place,
+    /// Who emitted it. Before the merge: the scope, by its place in the step's report.
     pub(crate) claims: SetNo,
     /// Its type or verb.
     pub(crate) name: NameNo,
-    place: Place,
 }
 
-/// The place of a type or verb in [`Emissions::names`].
-pub(crate) type NameNo = u32;
+const _: () = assert!(size_of::<Emitted>() == 48);
 
-/// Where in an output an emission is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    step: u32,
-    batch: u32,
-    place: u32,
+impl Emitted {
+    const NO_SCOPE: u32 = u32::MAX;
+
+    pub(crate) fn new(emission: EmissionRef<'_>, name: NameNo, place: Place, seed: u64) -> Self {
+        Self {
+            id: u128::from_be_bytes(emission.id),
+            hash: emission
+                .content
+                .map_or(0, |content| xxh3_128_with_seed(content, seed)),
+            place: emission.content.map_or(Place::NOWHERE, |_| place),
+            claims: emission.scope.unwrap_or(Self::NO_SCOPE),
+            name,
+        }
+    }
+
+    /// Tells whether some emission of it was accepted.
+    pub(crate) fn is_accepted(&self) -> bool {
+        self.place != Place::NOWHERE
+    }
+}
+
+/// Emissions in order, in pieces, so that they can be given back piece by piece.
+#[derive(Debug, Default)]
+pub(crate) struct Pieces(Vec<Vec<Emitted>>);
+
+impl Pieces {
+    const SMALLEST: usize = 16;
+    const LARGEST: usize = 16 << 10;
+
+    pub(crate) fn push(&mut self, emission: Emitted) {
+        match self.0.last_mut() {
+            Some(last) if last.len() < last.capacity() => last.push(emission),
+            last => {
+                let capacity = last.map_or(Self::SMALLEST, |last| last.capacity() * 4);
+                let mut piece = Vec::with_capacity(capacity.min(Self::LARGEST));
+                piece.push(emission);
+                self.0.push(piece);
+            }
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.0.iter().map(Vec::len).sum()
+    }
 }
 
 /// What a sync emitted of one kind: one entry per id, sorted by id.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Emissions {
-    pub(crate) records: Vec<Emitted>,
-    /// Types or verbs, each once.
-    pub(crate) names: Vec<String>,
+    records: Vec<Emitted>,
+    /// The sum of all digests.
+    pub(crate) total: u128,
+    /// Of many records: their buckets.
+    pub(crate) buckets: Option<Buckets>,
     /// All emissions, accepted or not.
     pub(crate) emitted: u64,
     pub(crate) duplicates: u64,
     pub(crate) rejected: u64,
 }
 
-impl Emissions {
-    /// Collects the emissions of one kind: of equal ids the one that was declared, then emitted,
-    /// first wins. Arrival plays no part.
-    pub(crate) fn collect(
-        output: &ConnectorOutput,
-        kind: RecordKind,
-        seed: u64,
-        sets: &mut ClaimSets,
-    ) -> Self {
-        let mut emissions = Self::default();
-        let mut names = Names::default();
-        let mut all = Vec::new();
-        for ((step, batches), report) in (0u32..).zip(output.batches()).zip(output.report().steps())
-        {
-            let (emitted, rejected) = match kind {
-                RecordKind::Entity => (report.entities, report.entities_rejected),
-                RecordKind::Relationship => (report.relationships, report.relationships_rejected),
-            };
-            emissions.emitted += emitted;
-            emissions.rejected += rejected;
+/// Where the buckets of emissions begin, and what they sum up to.
+#[derive(Debug)]
+pub(crate) struct Buckets {
+    /// One more than there are buckets: where the last one ends.
+    starts: Vec<usize>,
+    /// A bucket with a rejected record equals no other.
+    pub(crate) sums: Sums,
+}
 
-            let mut claims_of_scope: HashMap<Option<u32>, SetNo> = HashMap::new();
-            for (batch_no, batch) in (0u32..).zip(batches) {
-                for (place, emission) in (0u32..).zip(batch.emissions(kind)) {
-                    let claims = *claims_of_scope.entry(emission.scope).or_insert_with(|| {
-                        let scope = emission.scope.and_then(|s| report.scopes.get(s as usize));
-                        sets.single(&report.step_id, scope.map(|scope| scope.name.as_str()))
-                    });
-                    all.push(Emitted {
-                        id: emission.id,
-                        hash: emission.content.map(|c| hash_content(c, seed)),
-                        claims,
-                        name: names.of(&emission),
-                        place: Place {
-                            step,
-                            batch: batch_no,
-                            place,
-                        },
-                    });
+impl Emissions {
+    /// Fewer are not worth the buckets.
+    pub(crate) const MANY: usize = 16_384;
+
+    /// Sorts the emissions of each step, steps in the order of their declaration.
+    pub(crate) fn sort(steps: Vec<(Pieces, Vec<SetNo>, SetNo)>) -> Vec<Emitted> {
+        let count = steps.iter().map(|(pieces, ..)| pieces.len()).sum();
+        let claims_of = |emission: &Emitted, scopes: &[SetNo], unscoped| {
+            let scope = emission.claims as usize;
+            scopes.get(scope).copied().unwrap_or(unscoped)
+        };
+        if count < Self::MANY {
+            let mut sorted = Vec::with_capacity(count);
+            for (pieces, scopes, unscoped) in steps {
+                for mut emission in pieces.0.into_iter().flatten() {
+                    emission.claims = claims_of(&emission, &scopes, unscoped);
+                    sorted.push(emission);
                 }
             }
+            sorted.sort_by_key(|emission| emission.id);
+            return sorted;
         }
-        all.sort_unstable_by_key(|record| (record.id, record.place));
-
-        for record in all {
-            match emissions
-                .records
-                .last_mut()
-                .filter(|first| first.id == record.id)
-            {
-                None => emissions.records.push(record),
-                Some(first) => {
-                    // Whoever emits it has seen it, whether or not the content is taken.
-                    first.claims = sets.union(first.claims, record.claims);
-                    match (first.hash, record.hash) {
-                        (_, None) => {} // counted when `emit` rejected it
-                        (None, Some(_)) => {
-                            *first = Emitted {
-                                claims: first.claims,
-                                ..record
-                            }
-                        }
-                        (Some(a), Some(b)) if a == b => emissions.duplicates += 1,
-                        (Some(_), Some(_)) => emissions.rejected += 1,
+        let pieces = || steps.iter().flat_map(|(pieces, ..)| &pieces.0).flatten();
+        let mut next = [0; BUCKETS];
+        for emission in pieces() {
+            if let Some(count) = next.get_mut(bucket_of(emission.id)) {
+                *count += 1;
+            }
+        }
+        let mut begin = 0;
+        for count in &mut next {
+            begin += std::mem::replace(count, begin);
+        }
+        // Into buckets first, in one pass: sorting what fits the cache is twice as fast.
+        let nothing = Emitted {
+            id: 0,
+            hash: 0,
+            place: Place::NOWHERE,
+            claims: 0,
+            name: 0,
+        };
+        let mut sorted = vec![nothing; count];
+        for (pieces, scopes, unscoped) in steps {
+            for piece in pieces.0 {
+                for mut emission in piece {
+                    emission.claims = claims_of(&emission, &scopes, unscoped);
+                    if let Some(next) = next.get_mut(bucket_of(emission.id))
+                        && let Some(slot) = sorted.get_mut(*next)
+                    {
+                        *slot = emission;
+                        *next += 1;
                     }
                 }
             }
         }
-        emissions.names = names.names;
-        emissions
-    }
-
-    /// Returns the emission that won.
-    pub(crate) fn emission<'a>(
-        output: &'a ConnectorOutput,
-        kind: RecordKind,
-        record: &Emitted,
-    ) -> Option<EmissionRef<'a>> {
-        let Place { step, batch, place } = record.place;
-        let batch = output.batches().get(step as usize)?.get(batch as usize)?;
-        batch.emission(kind, place as usize)
-    }
-}
-
-#[derive(Default)]
-struct Names {
-    names: Vec<String>,
-    nos: HashMap<String, NameNo>,
-    last: NameNo,
-}
-
-impl Names {
-    fn of(&mut self, emission: &EmissionRef<'_>) -> NameNo {
-        let name = emission.name();
-        // Emissions of one type come in runs.
-        if self
-            .names
-            .get(self.last as usize)
-            .is_some_and(|last| last == name)
-        {
-            return self.last;
-        }
-        self.last = match self.nos.get(name) {
-            Some(&no) => no,
-            None => {
-                #[expect(clippy::cast_possible_truncation, reason = "memory ends long before")]
-                let no = self.names.len() as NameNo;
-                self.names.push(name.to_owned());
-                self.nos.insert(name.to_owned(), no);
-                no
+        let mut begin = 0;
+        for end in next {
+            if let Some(bucket) = sorted.get_mut(begin..end) {
+                // Stable: of equal ids the one that was declared, then emitted, first comes first.
+                bucket.sort_by_key(|emission| emission.id);
             }
+            begin = end;
+        }
+        sorted
+    }
+
+    /// Makes one record of all emissions of an id: of different contents the first wins, whoever
+    /// emitted it claims it. Arrival plays no part.
+    pub(crate) fn merge(
+        mut sorted: Vec<Emitted>,
+        rejected_by_emit: u64,
+        sets: &mut ClaimSets,
+    ) -> Self {
+        let mut duplicates = 0;
+        let mut rejected = rejected_by_emit;
+        sorted.dedup_by(|record, first| {
+            if record.id != first.id {
+                return false;
+            }
+            // Whoever emits it has seen it, whether or not the content is taken.
+            first.claims = sets.union(first.claims, record.claims);
+            match (first.is_accepted(), record.is_accepted()) {
+                (_, false) => {} // counted when `emit` rejected it
+                (false, true) => {
+                    *first = Emitted {
+                        claims: first.claims,
+                        ..*record
+                    }
+                }
+                (true, true) if first.hash == record.hash => duplicates += 1,
+                (true, true) => rejected += 1,
+            }
+            true
+        });
+        Self {
+            records: sorted,
+            total: 0,
+            buckets: None,
+            emitted: 0,
+            duplicates,
+            rejected,
+        }
+    }
+
+    /// Sums up the digests of the records.
+    pub(crate) fn digest(&mut self, sets: &ClaimSets, seed: u64) {
+        let mut sums = (self.records.len() >= Self::MANY).then(Sums::default);
+        for record in &self.records {
+            let claims = sets.hash(record.claims);
+            // A rejected record has the hash 0 and so equals no stored one.
+            let digest = digest::of_record(record.id, record.hash, claims, seed);
+            self.total = self.total.wrapping_add(digest);
+            if let Some(sums) = &mut sums {
+                sums.add(record.id, digest);
+            }
+        }
+        self.buckets = sums.map(|sums| {
+            let mut starts = Vec::with_capacity(BUCKETS + 1);
+            for bucket in 0..BUCKETS {
+                let from = starts.last().copied().unwrap_or(0);
+                let rest = self.records.get(from..).unwrap_or_default();
+                let before = rest.partition_point(|record| bucket_of(record.id) < bucket);
+                starts.push(from + before);
+            }
+            starts.push(self.records.len());
+            Buckets { starts, sums }
+        });
+    }
+
+    /// Returns the records of some buckets, in the order of ids.
+    pub(crate) fn of_buckets(&self, buckets: Range<usize>) -> &[Emitted] {
+        let Some(Buckets { starts, .. }) = &self.buckets else {
+            return &self.records;
         };
-        self.last
+        let start = |bucket: usize| starts.get(bucket).copied().unwrap_or_default();
+        self.records
+            .get(start(buckets.start)..start(buckets.end))
+            .unwrap_or_default()
+    }
+
+    /// Finds the record of an id.
+    pub(crate) fn find(&self, id: u128) -> Option<&Emitted> {
+        let bucket = bucket_of(id);
+        let records = self.of_buckets(bucket..bucket + 1);
+        let place = records.binary_search_by_key(&id, |record| record.id).ok()?;
+        records.get(place)
     }
 }
 
-fn hash_content(content: &[u8], seed: u64) -> ContentHash {
-    xxh3_128_with_seed(content, seed).to_be_bytes()
-}
-
-/// Returns the fingerprint of a sync: equal for two outputs that say the same, whatever the order
-/// in which steps ended and records arrived.
-pub(crate) fn fingerprint(
-    output: &ConnectorOutput,
-    kinds: [&Emissions; 2],
-    sets: &ClaimSets,
-    seed: u64,
-) -> [u8; 16] {
-    let mut hasher = Xxh3::with_seed(seed);
-    let mut put = |bytes: &[u8]| {
-        hasher.update(&(bytes.len() as u64).to_le_bytes());
-        hasher.update(bytes);
-    };
-    put(b"sync 1");
-    for step in output.report().steps() {
-        put(step.step_id.as_bytes());
-        put(step.status.as_str().as_bytes());
-        put(&[
-            u8::from(step.incomplete.is_empty()),
-            u8::from(step.all_scopes_listed),
-        ]);
-        for dependency in &step.dependencies {
-            put(&(*dependency as u64).to_le_bytes());
-        }
-        for scope in &step.scopes {
-            put(scope.name.as_bytes());
-            put(&[u8::from(scope.complete)]);
-        }
-    }
-    let mut texts: HashMap<SetNo, String> = HashMap::new();
-    for emissions in kinds {
-        for count in [emissions.emitted, emissions.duplicates, emissions.rejected] {
-            put(&count.to_le_bytes());
-        }
-        for record in &emissions.records {
-            put(&record.id);
-            put(record.hash.as_ref().map_or(&[][..], |hash| hash));
-            put(texts
-                .entry(record.claims)
-                .or_insert_with(|| sets.text(record.claims))
-                .as_bytes());
-        }
-    }
-    hasher.digest128().to_be_bytes()
+/// Returns for each step the claims of its scopes, and that of no scope.
+pub(crate) fn claims_of_steps(
+    report: &SyncReport,
+    sets: &mut ClaimSets,
+) -> Vec<(Vec<SetNo>, SetNo)> {
+    let mut claims = |step_id: &str, scope: Option<&str>| sets.single(step_id, scope);
+    let steps = report.steps().iter().map(|step| {
+        let scopes = step.scopes.iter();
+        let scopes = scopes.map(|scope| claims(&step.step_id, Some(&scope.name)));
+        (scopes.collect(), claims(&step.step_id, None))
+    });
+    steps.collect()
 }

@@ -4,7 +4,9 @@ use std::pin::Pin;
 use parallax_core::ConnectorOutput;
 
 use crate::error::{CommitError, StoreError};
-use crate::result::{CommitResult, Forgotten, Rows};
+use crate::findings::Collected;
+use crate::result::{CommitResult, Decided, Forgotten, Rows};
+use crate::session::Options;
 
 /// What is to come of a call to an engine.
 pub(crate) type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -13,11 +15,26 @@ pub(crate) type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub(crate) trait Engine: Debug + Send + Sync {
     fn url(&self) -> &str;
 
-    fn commit(&self, output: ConnectorOutput) -> Answer<'_, Result<CommitResult, CommitError>>;
+    /// Begins to collect what a run emits.
+    fn collect(&self) -> Collected;
+
+    fn commit(
+        &self,
+        output: ConnectorOutput,
+        collected: Collected,
+        options: Options,
+    ) -> Answer<'_, Result<CommitResult, CommitError>>;
 
     fn commit_blocking(&self, output: &ConnectorOutput) -> Result<CommitResult, CommitError>;
 
-    fn plan(&self, output: ConnectorOutput) -> Answer<'_, Result<CommitResult, CommitError>>;
+    fn plan(
+        &self,
+        output: ConnectorOutput,
+        collected: Collected,
+        options: Options,
+    ) -> Answer<'_, Result<CommitResult, CommitError>>;
+
+    fn decide(&self, changeset: u64, word: Word) -> Answer<'_, Result<Decided, StoreError>>;
 
     fn forget(
         &self,
@@ -27,6 +44,13 @@ pub(crate) trait Engine: Debug + Send + Sync {
     ) -> Answer<'_, Result<Forgotten, StoreError>>;
 
     fn query(&self, sql: String) -> Answer<'_, Result<Rows, StoreError>>;
+}
+
+/// What somebody says of a changeset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Word {
+    Approve,
+    Reject,
 }
 
 /// Opens the engine that a URL names, if it is compiled in.

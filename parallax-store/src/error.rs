@@ -71,6 +71,19 @@ pub enum StoreError {
         /// The newest version that this program knows.
         supported: i64,
     },
+    /// The store was written by an older version of Parallax, and is opened for reading.
+    #[error(
+        "the store at {} has version {found}; this program reads version {current}",
+        path.display()
+    )]
+    Older {
+        /// The path.
+        path: PathBuf,
+        /// The store's version.
+        found: i64,
+        /// The version that this program reads.
+        current: i64,
+    },
     /// The store is damaged.
     #[error("the store is damaged: {details}")]
     Corrupt {
@@ -93,6 +106,21 @@ pub enum StoreError {
         connector_id: String,
         /// The account.
         account_id: String,
+    },
+    /// There is no changeset of this number.
+    #[error("there is no changeset {changeset}")]
+    NoSuchChangeset {
+        /// The number.
+        changeset: u64,
+    },
+    /// The changeset has been closed otherwise.
+    #[error("changeset {changeset} is {state} already")]
+    ChangesetClosed {
+        /// The number.
+        changeset: u64,
+        /// What became of it: `approved`, `rejected`, or `released` when all of its records came
+        /// back.
+        state: String,
     },
     /// The query is not one statement that reads.
     #[error("the query cannot be run: {0}")]
@@ -117,10 +145,13 @@ impl StoreError {
             Self::Locked { .. } => "store_locked",
             Self::NotAStore { .. } => "not_a_store",
             Self::Newer { .. } => "store_newer",
+            Self::Older { .. } => "store_older",
             Self::Corrupt { .. } => "store_corrupt",
             Self::Full { .. } => "store_full",
             Self::ReadOnly => "store_read_only",
             Self::NoSuchSource { .. } => "no_such_source",
+            Self::NoSuchChangeset { .. } => "no_such_changeset",
+            Self::ChangesetClosed { .. } => "changeset_closed",
             Self::Query(_) => "query_failed",
             Self::Engine { .. } => "store_failed",
         }
@@ -149,12 +180,17 @@ impl StoreError {
                 "nothing was changed in the file: choose another path, or move it away"
             }
             Self::Newer { .. } => "use the version of Parallax that wrote it, or a newer one",
+            Self::Older { .. } => "the next sync into it brings it up to date",
             Self::Corrupt { .. } => {
                 "nothing was changed: keep a copy of the file with its -wal, and restore a backup"
             }
             Self::Full { .. } => "free some space and sync again: nothing was lost",
             Self::ReadOnly => "open the store for writing",
             Self::NoSuchSource { .. } => "the view parallax_source lists what is stored",
+            Self::NoSuchChangeset { .. } => "the view parallax_changeset lists them",
+            Self::ChangesetClosed { .. } => {
+                "it is decided once; the view parallax_changeset says when and by which sync"
+            }
             Self::Query(_) => {
                 "one SELECT over parallax_entity, parallax_relationship, parallax_source, \
                  parallax_sync or parallax_change"

@@ -35,16 +35,26 @@
 #![cfg_attr(not(feature = "sqlite"), allow(dead_code))]
 
 mod claims;
+mod contents;
 mod delta;
+mod digest;
 mod emissions;
 mod engine;
 mod error;
+mod findings;
+mod guard;
 mod json;
 mod result;
+mod session;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod store;
 
 pub use error::{CommitError, StoreError};
-pub use result::{Action, Cell, Change, CommitResult, Forgotten, Outcome, Rows, TypeCounts};
+pub use guard::Guard;
+pub use result::{
+    Action, Cell, Change, CommitResult, Decided, Forgotten, Outcome, PropertyChange, Rows,
+    TypeCounts,
+};
+pub use session::Session;
 pub use store::Store;

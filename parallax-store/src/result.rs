@@ -17,13 +17,16 @@ pub struct CommitResult {
     /// The counts by type, entities before relationships, then by name. Rejected emissions and
     /// duplicates are counted in [`stats`](Self::stats) only.
     pub types: Vec<TypeCounts>,
-    /// The first entities that were deleted, updated and created, at most
-    /// [`CHANGES`](Self::CHANGES) of each. Empty for a replay.
+    /// The first changes, entities before relationships: at most [`CHANGES`](Self::CHANGES) of each
+    /// action and kind, or as many as [`Session::list_changes`](crate::Session::list_changes) says.
+    /// Empty for a replay.
     pub changes: Vec<Change>,
+    /// Why deletes of this commit are held, if they are.
+    pub held_because: Option<String>,
 }
 
 impl CommitResult {
-    /// How many changes of each [`Action`] are listed.
+    /// How many changes of each [`Action`] and kind are listed.
     pub const CHANGES: usize = 20;
 }
 
@@ -60,20 +63,40 @@ pub struct TypeCounts {
     pub counts: Counts,
 }
 
-/// An entity that a commit changed.
+/// A record that a commit changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// What happened to it.
     pub action: Action,
-    /// Its type.
-    pub entity_type: String,
-    /// Its key.
+    /// Whether it is an entity or a relationship.
+    pub kind: RecordKind,
+    /// Its id, in hexadecimal digits.
+    pub id: String,
+    /// Its type or verb.
+    pub name: String,
+    /// The key of an entity; of a relationship its ends, as `type:key -> type:key`.
     pub key: String,
     /// The name that people know it by; its key if it has none.
     pub display_name: String,
+    /// Why it is deleted or held.
+    pub reason: Option<String>,
+    /// What changed in it, sorted by name. Of a record that is created all that it has, of one
+    /// that is deleted or held all that it had.
+    pub properties: Vec<PropertyChange>,
 }
 
-/// What a commit does to an entity.
+/// A property that a commit changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PropertyChange {
+    /// Its name; `class` and `display_name` stand among the properties.
+    pub name: String,
+    /// What it was, as JSON; `None` if it was not there.
+    pub before: Option<String>,
+    /// What it is, as JSON; `None` if it is gone.
+    pub after: Option<String>,
+}
+
+/// What a commit does to a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     /// It was not live before.
@@ -82,6 +105,8 @@ pub enum Action {
     Updated,
     /// It is gone.
     Deleted,
+    /// It would be gone, had its delete not been held.
+    Held,
 }
 
 impl Action {
@@ -91,8 +116,27 @@ impl Action {
             Self::Created => "created",
             Self::Updated => "updated",
             Self::Deleted => "deleted",
+            Self::Held => "held",
         }
     }
+}
+
+/// A changeset after somebody's word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Decided {
+    /// Its number.
+    pub changeset: u64,
+    /// The connector of the source.
+    pub connector_id: String,
+    /// The account of the source.
+    pub account_id: String,
+    /// How many entities were deleted, or are kept.
+    pub entities: u64,
+    /// How many relationships were deleted, or are kept.
+    pub relationships: u64,
+    /// Whether the same had been said before: nothing changed now.
+    pub repeated: bool,
 }
 
 /// What went with a source that was forgotten.

@@ -1,8 +1,10 @@
 use parallax_core::ConnectorOutput;
 
-use crate::engine::{self, Engine};
+use crate::engine::{self, Engine, Word};
 use crate::error::{CommitError, StoreError};
-use crate::result::{CommitResult, Forgotten, Rows};
+use crate::findings::Collected;
+use crate::result::{CommitResult, Decided, Forgotten, Rows};
+use crate::session::Session;
 
 /// A store: where syncs are committed and read.
 ///
@@ -63,7 +65,7 @@ impl Store {
     /// A commit that has begun goes on when the future is dropped. Commit the same output again to
     /// learn what became of it.
     pub async fn commit_sync(&self, output: &ConnectorOutput) -> Result<CommitResult, CommitError> {
-        self.engine.commit(output.clone()).await
+        self.session().commit(output).await
     }
 
     /// Commits as [`commit_sync`](Self::commit_sync) does, on this thread and blocking it: for
@@ -86,7 +88,36 @@ impl Store {
     ///
     /// As [`commit_sync`](Self::commit_sync).
     pub async fn plan_sync(&self, output: &ConnectorOutput) -> Result<CommitResult, CommitError> {
-        self.engine.plan(output.clone()).await
+        self.session().plan(output).await
+    }
+
+    /// Begins a sync that is not gathered in memory, or that is committed in another way than
+    /// [`commit_sync`](Self::commit_sync) does.
+    pub fn session(&self) -> Session<'_> {
+        Session::new(self)
+    }
+
+    /// Deletes what a changeset still holds, in one transaction.
+    ///
+    /// Idempotent: approving it again changes nothing and returns the same.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NoSuchChangeset`], or [`StoreError::ChangesetClosed`] if it was rejected or
+    /// all of its records came back.
+    pub async fn approve(&self, changeset: u64) -> Result<Decided, StoreError> {
+        self.engine.decide(changeset, Word::Approve).await
+    }
+
+    /// Keeps what a changeset holds: it is not held again before it has been emitted again.
+    ///
+    /// Idempotent, as [`approve`](Self::approve).
+    ///
+    /// # Errors
+    ///
+    /// As [`approve`](Self::approve).
+    pub async fn reject(&self, changeset: u64) -> Result<Decided, StoreError> {
+        self.engine.decide(changeset, Word::Reject).await
     }
 
     /// Removes a source with all that it committed and its history, in one transaction.
@@ -119,6 +150,14 @@ impl Store {
         self.engine
             .forget(connector_id.to_owned(), account_id.to_owned(), true)
             .await
+    }
+
+    pub(crate) fn engine(&self) -> &dyn Engine {
+        self.engine.as_ref()
+    }
+
+    pub(crate) fn collect(&self) -> Collected {
+        self.engine.collect()
     }
 
     /// Runs one SQL statement that reads.

@@ -1,139 +1,252 @@
 //! P1, P3, P5, P9: every commit equals the reference model's, whatever steps do, and plan = commit.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use parallax_core::RecordKind;
-use parallax_store::{Cell, Store};
+use parallax_store::{Cell, CommitResult, Guard, Store, StoreError};
 use parallax_tests::{Model, Script, Stored, scripts};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use tokio::runtime::Runtime;
 
-use crate::support::{memory, run};
+use crate::support::{lines, memory, run};
 
 const ACCOUNTS: [&str; 2] = ["111", "222"];
 const CONNECTORS: [&str; 2] = ["left", "right"];
+/// Low, so that deletes of a handful of records are held.
+const GUARD: (u64, f64) = (2, 0.4);
+/// A store is used for so many histories, each in accounts of its own: opening one takes longer
+/// than a history.
+const HISTORIES: u32 = 100;
 
-/// A commit of one of four sources, and whether it is then committed a second time.
-fn commits() -> impl Strategy<Value = Vec<(&'static str, Script, bool)>> {
-    let commit = (0..2usize, 0..2usize).prop_flat_map(|(account, connector)| {
-        (
-            Just(ACCOUNTS[account]),
-            scripts(CONNECTORS[connector]),
-            prop::bool::weighted(0.2),
+#[derive(Clone, Debug)]
+enum Act {
+    /// A sync of one of four sources, and whether it is then committed a second time.
+    Sync {
+        account: &'static str,
+        script: Script,
+        twice: bool,
+    },
+    /// Somebody's word on the n-th open changeset.
+    Decide { nth: usize, is_right: bool },
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let sync = (0..2usize, 0..2usize).prop_flat_map(|(account, connector)| {
+        (scripts(CONNECTORS[connector]), prop::bool::weighted(0.1)).prop_map(
+            move |(script, twice)| Act::Sync {
+                account: ACCOUNTS[account],
+                script,
+                twice,
+            },
         )
     });
-    vec(commit, 1..8)
+    let decide =
+        (0..3usize, any::<bool>()).prop_map(|(nth, is_right)| Act::Decide { nth, is_right });
+    vec(prop_oneof![5 => sync, 1 => decide], 1..9)
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
+/// Runs random histories on one store after another.
+struct Bench {
+    runtime: Runtime,
+    store: Store,
+    histories: u32,
+}
 
-    #[test]
-    fn every_commit_equals_the_model(commits in commits()) {
+impl Bench {
+    fn new() -> Self {
         silence_scripted_panics();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        runtime.block_on(check(commits))?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        let store = runtime.block_on(memory());
+        Self {
+            runtime,
+            store,
+            histories: 0,
+        }
+    }
+
+    fn check(&mut self, acts: &[Act]) -> Result<(), TestCaseError> {
+        if self.histories == HISTORIES {
+            *self = Self::new();
+        }
+        self.histories += 1;
+        let history = format!("history-{}", self.histories);
+        self.runtime.block_on(check(&self.store, &history, acts))
     }
 }
 
-/// How many random histories a run checks; `PROPTEST_CASES` overrides it.
-fn cases() -> u32 {
-    std::env::var("PROPTEST_CASES")
-        .ok()
-        .and_then(|cases| cases.parse().ok())
-        .unwrap_or(1_000)
+/// Two tests, for two cores. How many histories each checks; `PROPTEST_CASES` overrides it.
+const CASES: u32 = 1_000;
+
+#[test]
+fn every_commit_equals_the_model() {
+    check_histories();
 }
 
-async fn check(commits: Vec<(&'static str, Script, bool)>) -> Result<(), TestCaseError> {
-    let store = memory().await;
-    let mut model = Model::default();
-    for (number, (account, script, twice)) in commits.iter().enumerate() {
-        let output = run(script, account, &format!("sync-{number}")).await;
-        let expected = model.commit(account, script);
+#[test]
+fn every_commit_equals_the_model_again() {
+    check_histories();
+}
 
-        let plan = store.plan_sync(&output).await.unwrap();
-        let result = store.commit_sync(&output).await.unwrap();
-        prop_assert_eq!(&plan, &result, "plan and commit {}", number);
-        prop_assert_eq!(result.stats, expected, "stats of commit {}", number);
+fn check_histories() {
+    let cases = std::env::var("PROPTEST_CASES").ok();
+    let cases = cases.and_then(|cases| cases.parse().ok()).unwrap_or(CASES);
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
+        cases,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
+    let bench = RefCell::new(Bench::new());
+    runner
+        .run(&acts(), |acts| bench.borrow_mut().check(&acts))
+        .unwrap_or_else(|error| panic!("{error}"));
+    // What never happens is not tested.
+    let Bench { runtime, store, .. } = bench.into_inner();
+    let states = "SELECT DISTINCT state FROM parallax_changeset ORDER BY state";
+    let states = runtime.block_on(lines(&store, states));
+    assert_eq!(states, ["approved", "open", "rejected", "released"]);
+}
 
-        let emitted: u64 = output
-            .report()
-            .steps()
-            .iter()
-            .map(|step| step.entities)
-            .sum();
-        let live = |kind| model.live(script.name, account, kind) as u64;
-        for (kind, emitted) in [
-            (RecordKind::Entity, Some(emitted)),
-            (RecordKind::Relationship, None),
-        ] {
-            let counts = result.stats.counts(kind);
-            let after = live(kind);
-            let before = after + counts.deleted - counts.created;
-            let emitted = emitted.unwrap_or_else(|| {
-                output
-                    .report()
-                    .steps()
-                    .iter()
-                    .map(|step| step.relationships)
-                    .sum()
-            });
-            prop_assert_eq!(counts.balance(kind, emitted, before, after), Ok(()));
+async fn check(store: &Store, history: &str, acts: &[Act]) -> Result<(), TestCaseError> {
+    let next = "SELECT coalesce(max(changeset), 0) + 1 FROM parallax_changeset";
+    let next = lines(store, next).await[0].parse().unwrap();
+    let mut model = Model::new(GUARD, next);
+    for (number, act) in acts.iter().enumerate() {
+        match act {
+            Act::Sync {
+                account,
+                script,
+                twice,
+            } => {
+                let account = format!("{history}-{account}");
+                check_sync(store, &mut model, &account, script, *twice, number).await?;
+            }
+            Act::Decide { nth, is_right } => {
+                let open = model.open_changesets();
+                let Some(&changeset) = open.iter().nth(nth % open.len().max(1)) else {
+                    continue;
+                };
+                let expected = model.decide(changeset, *is_right);
+                for is_again in [false, true] {
+                    let decided = decide(store, changeset, *is_right).await.unwrap();
+                    prop_assert_eq!(
+                        (decided.entities + decided.relationships) as usize,
+                        expected
+                    );
+                    prop_assert_eq!(decided.repeated, is_again);
+                }
+                let other = decide(store, changeset, !is_right).await.unwrap_err();
+                let is_closed = matches!(other, StoreError::ChangesetClosed { .. });
+                prop_assert!(is_closed, "{}", other);
+            }
         }
-        if *twice {
-            let again = store.commit_sync(&output).await.unwrap();
-            prop_assert!(again.replayed);
-            prop_assert_eq!(again.stats, result.stats);
-            prop_assert_eq!(again.types, result.types);
-        }
-        check_shown(&store, &model, script.name, account, number).await?;
-    }
-    // The other sources, too: what one commits changes nothing of another's.
-    for account in ACCOUNTS {
-        for connector in CONNECTORS {
-            check_shown(&store, &model, connector, account, commits.len()).await?;
-        }
+        check_shown(store, &model, history, number).await?;
     }
     Ok(())
 }
 
+async fn decide(
+    store: &Store,
+    changeset: u64,
+    is_right: bool,
+) -> Result<parallax_store::Decided, StoreError> {
+    if is_right {
+        store.approve(changeset).await
+    } else {
+        store.reject(changeset).await
+    }
+}
+
+async fn check_sync(
+    store: &Store,
+    model: &mut Model,
+    account: &str,
+    script: &Script,
+    twice: bool,
+    number: usize,
+) -> Result<(), TestCaseError> {
+    let output = run(script, account, &format!("sync-{number}")).await;
+    let live = |model: &Model, kind| model.live(script.name, account, kind) as u64;
+    let before = RecordKind::ALL.map(|kind| live(model, kind));
+    let (expected, changeset) = model.commit(account, script);
+
+    let plan = session(store).plan(&output).await.unwrap();
+    let result = session(store).commit(&output).await.unwrap();
+    prop_assert_eq!(&plan, &result, "plan and commit {}", number);
+    prop_assert_eq!(result.stats, expected, "stats of commit {}", number);
+    prop_assert_eq!(result.held_changeset, changeset, "commit {}", number);
+
+    for (kind, before) in RecordKind::ALL.into_iter().zip(before) {
+        let steps = output.report().steps().iter();
+        let emitted = steps.map(|step| match kind {
+            RecordKind::Entity => step.entities,
+            RecordKind::Relationship => step.relationships,
+        });
+        let counts = result.stats.counts(kind);
+        let balance = counts.balance(kind, emitted.sum(), before, live(model, kind));
+        prop_assert_eq!(balance, Ok(()));
+    }
+    if twice {
+        let again: CommitResult = session(store).commit(&output).await.unwrap();
+        prop_assert!(again.replayed);
+        prop_assert_eq!(again.stats, result.stats);
+        prop_assert_eq!(again.types, result.types);
+        prop_assert_eq!(again.held_changeset, result.held_changeset);
+    }
+    Ok(())
+}
+
+fn session(store: &Store) -> parallax_store::Session<'_> {
+    store.session().guard(Guard {
+        records: GUARD.0,
+        share: GUARD.1,
+        enabled: true,
+    })
+}
+
+/// Every source, also those that took no part: what one commits changes nothing of another's.
 async fn check_shown(
     store: &Store,
     model: &Model,
-    connector: &'static str,
-    account: &'static str,
+    history: &str,
     number: usize,
 ) -> Result<(), TestCaseError> {
-    let (shown, expected) = (
-        shown(store, connector, account).await,
-        model.shown(connector, account),
-    );
-    prop_assert_eq!(
-        shown,
-        expected,
-        "shown of {} in {} after commit {}",
-        connector,
-        account,
-        number
-    );
+    for account in ACCOUNTS {
+        let account = format!("{history}-{account}");
+        for connector in CONNECTORS {
+            prop_assert_eq!(
+                shown(store, connector, &account).await,
+                model.shown(connector, &account),
+                "shown of {} in {} after {}",
+                connector,
+                account,
+                number
+            );
+        }
+    }
     Ok(())
 }
 
 /// What the views show of a source, in the model's terms.
 async fn shown(
     store: &Store,
-    connector: &'static str,
-    account: &'static str,
+    connector: &str,
+    account: &str,
 ) -> BTreeMap<(u8, Option<u8>), Stored> {
     let source = format!("connector_id = '{connector}' AND account_id = '{account}'");
     let entities = format!(
-        "SELECT key, NULL, properties->>'value', claims FROM parallax_entity WHERE {source}"
+        "SELECT key, NULL, properties->>'value', claims, held_changeset
+         FROM parallax_entity WHERE {source}"
     );
     // Through every entity of the account, as a user would name the ends.
     let relationships = format!(
         "SELECT (SELECT key FROM parallax_entity e WHERE e.id = r.from_id),
                 (SELECT key FROM parallax_entity e WHERE e.id = r.to_id),
-                properties->>'value', claims
+                properties->>'value', claims, held_changeset
          FROM parallax_relationship r WHERE {source}"
     );
     let mut shown = BTreeMap::new();
@@ -144,6 +257,7 @@ async fn shown(
                 to,
                 Cell::Integer(value),
                 Cell::Text(claims),
+                held,
             ] = &row[..]
             else {
                 panic!("unexpected row {row:?}");
@@ -155,6 +269,11 @@ async fn shown(
             let stored = Stored {
                 value: u8::try_from(*value).unwrap(),
                 claims: parse(claims),
+                held: match held {
+                    Cell::Integer(changeset) => Some(changeset.unsigned_abs()),
+                    _ => None,
+                },
+                pinned: false,
             };
             assert!(shown.insert((from.parse().unwrap(), to), stored).is_none());
         }

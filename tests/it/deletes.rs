@@ -139,10 +139,10 @@ async fn step_that_is_no_longer_declared_costs_no_row() {
 
     let renamed = |records: Vec<Rec>| script([step("people", records), step("groups", keys([9]))]);
     let result = sync(&store, &renamed(keys([1])), "1").await;
-    assert_eq!(words(&result), "entity: 2 unchanged, 1 kept");
+    assert_eq!(words(&result), "entity: 2 unchanged, 1 held");
     // The renamed step has taken over what it emits, and may give it up.
     let result = sync(&store, &renamed(Vec::new()), "1").await;
-    assert_eq!(words(&result), "entity: 1 unchanged, 1 deleted, 1 kept");
+    assert_eq!(words(&result), "entity: 1 unchanged, 1 deleted, 1 held");
 }
 
 #[tokio::test]

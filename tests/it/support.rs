@@ -100,6 +100,7 @@ pub(crate) fn step(id: &'static str, records: impl IntoIterator<Item = Rec>) -> 
             complete: false,
         }],
         all_scopes_listed: false,
+        ephemeral: false,
         end: End::Ok,
     }
 }

@@ -128,11 +128,16 @@ async fn result_counts_by_type_and_names_the_changes() {
     let changes: Vec<_> = result
         .changes
         .iter()
-        .map(|c| format!("{} {} {}", c.action.as_str(), c.entity_type, c.key))
+        .map(|c| format!("{} {} {}", c.action.as_str(), c.name, c.key))
         .collect();
     assert_eq!(
         changes,
-        ["deleted thing 2", "updated thing 1", "created thing 3"]
+        [
+            "deleted thing 2",
+            "updated thing 1",
+            "created thing 3",
+            "deleted KNOWS thing:1 -> thing:2",
+        ]
     );
 }
 

@@ -4,11 +4,22 @@ use parallax_core::{Counts, RecordKind, SyncStats};
 
 use crate::script::{End, Rec, Script};
 
-/// A commit in a hundred lines: plain, slow, and written from the promises instead of from the
+/// A commit in two hundred lines: plain, slow, and written from the promises instead of from the
 /// store's code.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Model {
-    sources: BTreeMap<(&'static str, &'static str), BTreeMap<Id, Stored>>,
+    /// Deletes above this many of a kind, and above this share of it, are held.
+    guard: (u64, f64),
+    sources: BTreeMap<(&'static str, String), Source>,
+    /// The number of the next changeset.
+    next_changeset: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Source {
+    records: BTreeMap<Id, Stored>,
+    /// The steps of the last sync in which all was done.
+    settled: Option<BTreeSet<&'static str>>,
 }
 
 /// An entity's key, or the keys of a relationship's ends.
@@ -22,6 +33,10 @@ pub struct Stored {
     pub value: u8,
     /// Who emitted it.
     pub claims: BTreeSet<Claim>,
+    /// The changeset that holds its delete.
+    pub held: Option<u64>,
+    /// Whether a changeset that held its delete was rejected.
+    pub pinned: bool,
 }
 
 /// What a script's step saw, by the words of the promise.
@@ -31,14 +46,26 @@ struct Saw {
     missed: bool,
     scopes: BTreeMap<&'static str, bool>,
     all_listed: bool,
+    ephemeral: bool,
     ancestors: BTreeSet<usize>,
     emitted: Vec<(Id, Option<u8>, Option<&'static str>)>,
     nameless: u64,
 }
 
 impl Model {
-    /// Commits what `script` emits in `account`.
-    pub fn commit(&mut self, account: &'static str, script: &Script) -> SyncStats {
+    /// Makes an empty one that holds deletes above a number and a share. Changesets are numbered
+    /// from `next_changeset`.
+    pub fn new(guard: (u64, f64), next_changeset: u64) -> Self {
+        Self {
+            guard,
+            sources: BTreeMap::new(),
+            next_changeset,
+        }
+    }
+
+    /// Commits what `script` emits in `account`. Returns the number of the changeset that holds
+    /// deletes, if some are held.
+    pub fn commit(&mut self, account: &str, script: &Script) -> (SyncStats, Option<u64>) {
         let saw = see(script);
         let mut emissions: BTreeMap<Id, (Option<u8>, BTreeSet<Claim>)> = BTreeMap::new();
         let mut entities = Counts::default();
@@ -63,26 +90,81 @@ impl Model {
             }
         }
 
-        let stored = self.sources.entry((script.name, account)).or_default();
+        let source = self
+            .sources
+            .entry((script.name, account.to_owned()))
+            .or_default();
         let everyone_looked = saw
             .iter()
             .all(|step| looked(&saw, (step.id, None)) == Some(true));
+        let done = |&claim: &Claim| looked(&saw, claim).unwrap_or(everyone_looked);
+        let ephemeral = |row: &Stored| {
+            let mut claims = row.claims.iter();
+            claims.all(|claim| saw.iter().any(|step| step.id == claim.0 && step.ephemeral))
+        };
+        let live: BTreeMap<Id, bool> = source
+            .records
+            .iter()
+            .map(|(id, row)| (*id, ephemeral(row)))
+            .collect();
+
+        let mut stay = emissions.keys().copied().collect::<BTreeSet<Id>>();
+        let mut gone = BTreeMap::new();
+        for (id, row) in &source.records {
+            if stay.contains(id) {
+                continue;
+            }
+            if row.held.is_some() {
+                count(id, |c| &mut c.held);
+                stay.insert(*id);
+            } else if row.pinned || !row.claims.iter().all(done) {
+                count(id, |c| &mut c.kept);
+                stay.insert(*id);
+            } else {
+                gone.insert(*id, row.clone());
+            }
+        }
+        let steps: BTreeSet<&'static str> = saw.iter().map(|step| step.id).collect();
+        let changed = source
+            .settled
+            .as_ref()
+            .is_some_and(|settled| *settled != steps);
+        let is_held = self.is_alarming(&live, &gone, &stay, &steps) || changed;
+        let source = self
+            .sources
+            .entry((script.name, account.to_owned()))
+            .or_default();
+        let mut changeset = None;
+        for (id, row) in &gone {
+            if is_held && !ephemeral(row) {
+                count(id, |c| &mut c.held);
+                changeset = Some(self.next_changeset);
+                if let Some(row) = source.records.get_mut(id) {
+                    row.held = changeset;
+                }
+            } else {
+                count(id, |c| &mut c.deleted);
+                source.records.remove(id);
+            }
+        }
+        self.next_changeset += u64::from(changeset.is_some());
+
         for (id, (value, emitters)) in &emissions {
-            match (stored.get_mut(id), value) {
+            match (source.records.get_mut(id), value) {
                 (None, None) => {}
                 (None, Some(value)) => {
                     count(id, |c| &mut c.created);
-                    stored.insert(
-                        *id,
-                        Stored {
-                            value: *value,
-                            claims: emitters.clone(),
-                        },
-                    );
+                    let row = Stored {
+                        value: *value,
+                        claims: emitters.clone(),
+                        held: None,
+                        pinned: false,
+                    };
+                    source.records.insert(*id, row);
                 }
                 (Some(row), value) => {
-                    row.claims
-                        .retain(|&claim| !looked(&saw, claim).unwrap_or(everyone_looked));
+                    (row.held, row.pinned) = (None, false);
+                    row.claims.retain(|claim| !done(claim));
                     row.claims.extend(emitters);
                     match value {
                         None => count(id, |c| &mut c.kept),
@@ -95,52 +177,99 @@ impl Model {
                 }
             }
         }
-        stored.retain(|id, row| {
-            if emissions.contains_key(id) {
-                return true;
-            }
-            let gone = row
-                .claims
-                .iter()
-                .all(|&claim| looked(&saw, claim) == Some(true));
-            count(
-                id,
-                if gone {
-                    |c| &mut c.deleted
-                } else {
-                    |c| &mut c.kept
-                },
-            );
-            !gone
+        let complete = |step: &Saw| step.ok && !step.missed && step.scopes.values().all(|c| *c);
+        if saw.iter().all(complete) {
+            source.settled = Some(steps);
+        }
+        (SyncStats::new(entities, relationships), changeset)
+    }
+
+    /// Whether the deletes of `gone` are such as nobody would expect. `live` says of each record
+    /// whether it comes and goes.
+    fn is_alarming(
+        &self,
+        live: &BTreeMap<Id, bool>,
+        gone: &BTreeMap<Id, Stored>,
+        stay: &BTreeSet<Id>,
+        steps: &BTreeSet<&'static str>,
+    ) -> bool {
+        let lasting = |id: &Id| live.get(id) == Some(&false);
+        let vanished = gone
+            .iter()
+            .filter(|(id, _)| lasting(id))
+            .any(|(_, row)| row.claims.iter().any(|(step, _)| !steps.contains(step)));
+        let is_link = |id: &Id| id.1.is_some();
+        let many = [false, true].into_iter().any(|links| {
+            let dies_with_end = |id: &&Id| {
+                let goes = |key| gone.contains_key(&(key, None));
+                id.1.is_some_and(|to| goes(id.0) || goes(to))
+            };
+            let deletes = gone.keys().filter(|id| is_link(id) == links && lasting(id));
+            let deletes = deletes.filter(|id| !dies_with_end(id)).count();
+            let live = live
+                .keys()
+                .filter(|id| is_link(id) == links && lasting(id))
+                .count();
+            let is_last = deletes >= 10 && !stay.iter().any(|id| is_link(id) == links);
+            #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+            let is_share = deletes as f64 > live as f64 * self.guard.1;
+            is_last || (deletes as u64 > self.guard.0 && is_share)
         });
-        SyncStats::new(entities, relationships)
+        vanished || many
+    }
+
+    /// Says of a changeset that it is right, or wrong. Returns how many records it was about.
+    pub fn decide(&mut self, changeset: u64, is_right: bool) -> usize {
+        let mut decided = 0;
+        for source in self.sources.values_mut() {
+            source.records.retain(|_, row| {
+                if row.held != Some(changeset) {
+                    return true;
+                }
+                decided += 1;
+                (row.held, row.pinned) = (None, true);
+                !is_right
+            });
+        }
+        decided
+    }
+
+    /// Returns the changesets that hold something.
+    pub fn open_changesets(&self) -> BTreeSet<u64> {
+        let sources = self.sources.values();
+        sources
+            .flat_map(|source| source.records.values())
+            .filter_map(|row| row.held)
+            .collect()
     }
 
     /// Returns what a source has stored.
-    pub fn stored(&self, connector: &'static str, account: &'static str) -> BTreeMap<Id, Stored> {
-        self.sources
-            .get(&(connector, account))
-            .cloned()
+    pub fn stored(&self, connector: &'static str, account: &str) -> BTreeMap<Id, Stored> {
+        let source = self.sources.get(&(connector, account.to_owned()));
+        source
+            .map(|source| source.records.clone())
             .unwrap_or_default()
     }
 
     /// Returns the records of a source that are shown: a relationship only while both of its ends
     /// are live somewhere in its account.
-    pub fn shown(&self, connector: &'static str, account: &'static str) -> BTreeMap<Id, Stored> {
+    pub fn shown(&self, connector: &'static str, account: &str) -> BTreeMap<Id, Stored> {
         let mut shown = self.stored(connector, account);
         let lives = |key: u8| {
             let mut sources = self
                 .sources
                 .iter()
                 .filter(|((_, other), _)| *other == account);
-            sources.any(|(_, stored)| stored.contains_key(&(key, None)))
+            sources.any(|(_, source)| source.records.contains_key(&(key, None)))
         };
         shown.retain(|(from, to), _| to.is_none_or(|to| lives(*from) && lives(to)));
+        // Nobody sees that.
+        shown.values_mut().for_each(|row| row.pinned = false);
         shown
     }
 
     /// Counts the records of a source.
-    pub fn live(&self, connector: &'static str, account: &'static str, kind: RecordKind) -> usize {
+    pub fn live(&self, connector: &'static str, account: &str, kind: RecordKind) -> usize {
         let stored = self.stored(connector, account);
         stored
             .keys()
@@ -166,6 +295,7 @@ fn see(script: &Script) -> Vec<Saw> {
             missed: step.end == End::Incomplete,
             scopes: BTreeMap::new(),
             all_listed: step.all_scopes_listed,
+            ephemeral: step.ephemeral,
             ancestors,
             emitted: Vec::new(),
             nameless: 0,

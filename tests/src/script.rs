@@ -24,6 +24,8 @@ pub struct ScriptStep {
     pub parts: Vec<Part>,
     /// Whether it says that there are no scopes but those it opened.
     pub all_scopes_listed: bool,
+    /// Whether what it finds comes and goes.
+    pub ephemeral: bool,
     /// How it ends, once everything is emitted.
     pub end: End,
 }
@@ -102,8 +104,13 @@ impl Connector for Script {
                 .dependencies
                 .iter()
                 .filter_map(|&on| self.steps.get(on));
-            step(script.id, script.id, move |ctx| script.run(ctx))
-                .depends_on(dependencies.map(|on| on.id))
+            let step = step(script.id, script.id, move |ctx| script.run(ctx))
+                .depends_on(dependencies.map(|on| on.id));
+            if script.ephemeral {
+                step.ephemeral()
+            } else {
+                step
+            }
         });
         steps.collect()
     }
@@ -173,9 +180,10 @@ pub fn scripts(name: &'static str) -> impl Strategy<Value = Script> {
         1 => Just(End::Panic),
     ];
     let step = (
-        prop::bool::weighted(0.85),
+        prop::bool::weighted(0.93),
         vec(part, 0..3),
         any::<bool>(),
+        prop::bool::weighted(0.15),
         end,
         vec(any::<bool>(), 3),
     );
@@ -185,7 +193,7 @@ pub fn scripts(name: &'static str) -> impl Strategy<Value = Script> {
             steps: Vec::new(),
         };
         let declared = ["a", "b", "c", "d"].into_iter().zip(steps);
-        for (id, (is_declared, parts, all_scopes_listed, end, depends)) in declared {
+        for (id, (is_declared, parts, all_scopes_listed, ephemeral, end, depends)) in declared {
             if is_declared {
                 let earlier = (0..script.steps.len()).zip(depends);
                 let dependencies = earlier
@@ -197,6 +205,7 @@ pub fn scripts(name: &'static str) -> impl Strategy<Value = Script> {
                     dependencies,
                     parts,
                     all_scopes_listed,
+                    ephemeral,
                     end,
                 });
             }
@@ -207,6 +216,7 @@ pub fn scripts(name: &'static str) -> impl Strategy<Value = Script> {
                 dependencies: Vec::new(),
                 parts: Vec::new(),
                 all_scopes_listed: false,
+                ephemeral: false,
                 end: End::Ok,
             });
         }

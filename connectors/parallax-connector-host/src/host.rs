@@ -83,11 +83,14 @@ impl Connector for Host {
                 .reads(["users"]),
             self.step("packages", "List dpkg packages", packages::packages),
             self.step("processes", "List processes", processes::processes)
-                .reads(["users"]),
+                .reads(["users"])
+                .ephemeral(),
             self.step("network", "List network interfaces", network::network),
-            self.step("sockets", "List listening sockets", sockets::sockets),
+            self.step("sockets", "List listening sockets", sockets::sockets)
+                .ephemeral(),
             self.step("listeners", "Find who listens", listeners::listeners)
-                .reads(["processes"]),
+                .reads(["processes"])
+                .ephemeral(),
             self.step("mounts", "List mounts", mounts::mounts),
             self.step("services", "List systemd services", services::services)
                 .reads(["users"]),

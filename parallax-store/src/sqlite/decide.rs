@@ -1,20 +1,25 @@
 use std::collections::{BTreeMap, HashMap};
+use std::ops::RangeInclusive;
 use std::sync::{LazyLock, OnceLock};
 
-use parallax_core::{
-    ConnectorOutput, Counts, EmissionRef, EntityRef, RecordKind, RelationshipRef, SyncStats,
-};
+use parallax_core::{ConnectorOutput, Counts, RecordKind, SyncStats};
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use crate::claims::{ClaimSets, SetNo};
-use crate::delta::{Delta, Stored};
-use crate::emissions::{Emissions, Emitted, fingerprint};
+use crate::claims::{ClaimSets, Judge, SetNo};
+use crate::delta::{Delta, Stock, Stored};
+use crate::digest::{LARGE, Sums};
 use crate::error::{CommitError, StoreError};
-use crate::result::{Action, Change, CommitResult, Outcome, TypeCounts};
+use crate::findings::Findings;
+use crate::guard::{Alarm, shape};
+use crate::result::{CommitResult, Outcome, TypeCounts};
+use crate::session::Options;
+use crate::sqlite::alarm::find_alarm;
+use crate::sqlite::changes::list_changes;
+use crate::sqlite::row::kind_no;
 
-/// What an output means for the store.
+/// What findings mean for the store.
 pub(super) enum Decided {
-    Replay(CommitResult),
+    Replay(Box<CommitResult>),
     Commit(Box<Decision>),
 }
 
@@ -24,87 +29,126 @@ pub(super) struct Decision {
     pub(super) sets: ClaimSets,
     /// The stored claim sets, by the number they have in `sets`.
     pub(super) stored_sets: HashMap<SetNo, i64>,
-    pub(super) entities: Emissions,
-    pub(super) entity_delta: Delta,
-    pub(super) relationship_delta: Delta,
-    pub(super) fingerprint: [u8; 16],
+    pub(super) entities: Delta,
+    pub(super) relationships: Delta,
+    /// What the connector was, and whether this sync settles it.
+    pub(super) shape: Option<[u8; 16]>,
+    /// For each claim, why it could not be checked, if it could not.
+    pub(super) claims: Vec<Checked>,
     pub(super) result: CommitResult,
+}
+
+/// A claim, and what this sync says of it.
+pub(super) struct Checked {
+    pub(super) step_id: String,
+    pub(super) scope: Option<String>,
+    pub(super) missed: Option<String>,
 }
 
 pub(super) struct Source {
     pub(super) source_id: i64,
+    pub(super) generation: i64,
     pub(super) last_process: Option<[u8; 16]>,
     pub(super) last_run_no: Option<u64>,
+    pub(super) shape: Option<[u8; 16]>,
     pub(super) entities: u64,
     pub(super) relationships: u64,
 }
 
+impl Source {
+    pub(super) fn live(&self, kind: RecordKind) -> u64 {
+        match kind {
+            RecordKind::Entity => self.entities,
+            RecordKind::Relationship => self.relationships,
+        }
+    }
+}
+
 impl Decision {
     /// Counts the rows that will be written.
-    pub(super) fn changes(&self) -> u64 {
-        let deltas = [&self.entity_delta, &self.relationship_delta];
-        let counts = deltas.iter().map(|delta| delta.counts);
+    pub(super) fn writes(&self) -> u64 {
+        let deltas = [&self.entities, &self.relationships].into_iter();
+        let counts = deltas.map(|delta| delta.counts);
         counts
             .map(|counts| counts.created + counts.updated + counts.deleted)
             .sum()
     }
 
+    /// Returns the generation of the source that this was decided on, if there was a source.
+    pub(super) fn generation(&self) -> Option<i64> {
+        self.source.as_ref().map(|source| source.generation)
+    }
+
     pub(super) fn make(
         transaction: &Transaction<'_>,
-        output: &ConnectorOutput,
+        findings: &Findings,
+        options: &Options,
+        seed: u64,
     ) -> Result<Decided, CommitError> {
-        let seed = transaction
-            .prepare_cached("SELECT value FROM px_meta WHERE key = 'hash_seed'")?
-            .query_row([], |row| row.get(0))?;
-        let seed = u64::from_be_bytes(seed);
-        let mut sets = ClaimSets::default();
-        let entities = Emissions::collect(output, RecordKind::Entity, seed, &mut sets);
-        let relationships = Emissions::collect(output, RecordKind::Relationship, seed, &mut sets);
-        let fingerprint = fingerprint(output, [&entities, &relationships], &sets, seed);
-
+        let output = &findings.output;
+        let report = output.report();
         let source = find_source(transaction, output)?;
         if let Some(source) = &source {
-            if let Some(result) = find_replay(transaction, output, source, fingerprint)? {
-                return Ok(Decided::Replay(result));
+            if let Some(result) = find_replay(transaction, output, source, findings.fingerprint)? {
+                return Ok(Decided::Replay(Box::new(result)));
             }
             check_order(transaction, output, source)?;
         }
 
         let source_id = source.as_ref().map_or(-1, |source| source.source_id);
+        let mut sets = findings.sets.clone();
         let sets_by_row = load_claim_sets(transaction, source_id, &mut sets)?;
-        let mut compare = |kind, emissions: &Emissions| {
-            let mut statement = transaction.prepare_cached(match kind {
-                RecordKind::Entity => {
-                    "SELECT n, id, hash, claims, type FROM px_entity
-                     WHERE source_id = ?1 ORDER BY id"
-                }
-                RecordKind::Relationship => {
-                    "SELECT n, id, hash, claims, verb FROM px_relationship
-                     WHERE source_id = ?1 ORDER BY id"
-                }
-            })?;
-            let stored = statement.query_and_then([source_id], |row| {
-                let claims: i64 = row.get(3)?;
-                Ok::<_, StoreError>(Stored {
-                    row: row.get(0)?,
-                    id: row.get(1)?,
-                    hash: row.get(2)?,
-                    claims: *sets_by_row
-                        .get(&claims)
-                        .ok_or_else(|| StoreError::Corrupt {
-                            details: format!("a {kind} names claims {claims}, which are not there"),
-                        })?,
-                    name: row.get(4)?,
-                })
-            })?;
-            Delta::compare(emissions, stored, output.report(), &mut sets)
+        let mut compare = |kind| {
+            let stored = Table {
+                transaction,
+                source_id,
+                kind,
+                sets: &sets_by_row,
+            };
+            let mut read =
+                |ids: RangeInclusive<u128>, each: &mut dyn FnMut(Stored)| stored.read(&ids, each);
+            let stock = Stock {
+                sums: stored.sums()?,
+                held: stored.held()?,
+                read: &mut read,
+            };
+            Delta::compare(findings.of_kind(kind), stock, report, &mut sets, seed)
         };
-        let entity_delta = compare(RecordKind::Entity, &entities)?;
-        let relationship_delta = compare(RecordKind::Relationship, &relationships)?;
+        let mut entities = compare(RecordKind::Entity)?;
+        let mut relationships = compare(RecordKind::Relationship)?;
 
-        let report = output.report();
+        let now = shape(&output.run().connector_version, report);
+        let settled = source.as_ref().and_then(|source| source.shape);
+        let mut alarm = None;
+        if options.guard.enabled {
+            let changed = settled.is_some_and(|settled| settled != now);
+            alarm = find_alarm(
+                transaction,
+                findings,
+                (&entities, &relationships),
+                &sets,
+                &options.guard,
+            )?
+            .or(changed.then_some(Alarm::ConnectorChanged));
+        }
+        if alarm.is_some() {
+            entities.hold();
+            relationships.hold();
+        }
+        entities.count_deletes();
+        relationships.count_deletes();
+        let holds = entities.holds.len() + relationships.holds.len() > 0;
+        let held_because = alarm.filter(|_| holds).map(|alarm| alarm.to_string());
+        // The number that it will have, if no other commit comes in between.
+        let next =
+            "SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'px_changeset'";
+        let held_changeset = holds
+            .then(|| transaction.query_row(next, [], |row| row.get(0)))
+            .transpose()?;
+
+        let deltas = [&entities, &relationships];
         let result = CommitResult {
-            stats: SyncStats::new(entity_delta.counts, relationship_delta.counts),
+            stats: SyncStats::new(entities.counts, relationships.counts),
             outcome: if report.is_failed() {
                 Outcome::Failed
             } else if report.is_complete() {
@@ -113,33 +157,27 @@ impl Decision {
                 Outcome::Partial
             },
             replayed: false,
-            held_changeset: None,
-            types: types(
-                transaction,
-                [
-                    (&entities, &entity_delta),
-                    (&relationships, &relationship_delta),
-                ],
-            )?,
-            changes: changes(transaction, output, &entity_delta)?,
+            held_changeset,
+            held_because,
+            types: types(transaction, findings, deltas)?
+                .into_iter()
+                .map(|((kind, name), counts)| TypeCounts { kind, name, counts })
+                .collect(),
+            changes: list_changes(transaction, findings, deltas, &sets, options.changes)?,
         };
-        let live = source
-            .as_ref()
-            .map_or((0, 0), |s| (s.entities, s.relationships));
-        for (kind, emissions, delta, before) in [
-            (RecordKind::Entity, &entities, &entity_delta, live.0),
-            (
-                RecordKind::Relationship,
-                &relationships,
-                &relationship_delta,
-                live.1,
-            ),
-        ] {
+        for (kind, delta) in RecordKind::ALL.into_iter().zip(deltas) {
+            let before = source.as_ref().map_or(0, |source| source.live(kind));
             let after = (before + delta.counts.created).saturating_sub(delta.counts.deleted);
-            delta
-                .counts
-                .balance(kind, emissions.emitted, before, after)?;
+            let emitted = findings.of_kind(kind).emitted;
+            delta.counts.balance(kind, emitted, before, after)?;
         }
+        let judge = Judge::new(report);
+        let claims = sets.all().map(|(step_id, scope)| Checked {
+            step_id: step_id.to_owned(),
+            scope: scope.map(str::to_owned),
+            missed: judge.missed(step_id, scope),
+        });
+        let claims = claims.collect();
         Ok(Decided::Commit(Box::new(Self {
             source,
             stored_sets: sets_by_row
@@ -148,9 +186,9 @@ impl Decision {
                 .collect(),
             sets,
             entities,
-            entity_delta,
-            relationship_delta,
-            fingerprint,
+            relationships,
+            shape: (result.outcome == Outcome::Committed).then_some(now),
+            claims,
             result,
         })))
     }
@@ -163,16 +201,19 @@ pub(super) fn find_source(
     let run = output.run();
     let source = transaction
         .prepare_cached(
-            "SELECT source_id, last_process, last_run_no, entities, relationships
+            "SELECT source_id, generation, last_process, last_run_no, shape, entities,
+                 relationships
              FROM px_source WHERE connector_id = ?1 AND account_id = ?2",
         )?
         .query_row(params![run.connector_id, run.account_id], |row| {
             Ok(Source {
                 source_id: row.get(0)?,
-                last_process: row.get(1)?,
-                last_run_no: row.get(2)?,
-                entities: row.get(3)?,
-                relationships: row.get(4)?,
+                generation: row.get(1)?,
+                last_process: row.get(2)?,
+                last_run_no: row.get(3)?,
+                shape: row.get(4)?,
+                entities: row.get(5)?,
+                relationships: row.get(6)?,
             })
         })
         .optional()?;
@@ -244,13 +285,23 @@ fn find_replay(
             },
         })
     })?;
+    let held: Option<(u64, String)> = transaction
+        .prepare_cached(
+            "SELECT changeset, reason FROM px_changeset WHERE source_id = ?1 AND sync = ?2",
+        )?
+        .query_row([source.source_id, sync], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .optional()?;
+    let (held_changeset, held_because) = held.unzip();
     Ok(Some(CommitResult {
         stats,
         outcome,
         replayed: true,
-        held_changeset: None,
+        held_changeset,
         types: types.collect::<Result<_, _>>()?,
         changes: Vec::new(),
+        held_because,
     }))
 }
 
@@ -285,6 +336,85 @@ pub(super) fn process(transaction: &Transaction<'_>) -> Result<[u8; 16], StoreEr
     Ok(*PROCESS.get_or_init(|| name))
 }
 
+/// The stored records of one kind of one source.
+struct Table<'a> {
+    transaction: &'a Transaction<'a>,
+    source_id: i64,
+    kind: RecordKind,
+    sets: &'a HashMap<i64, SetNo>,
+}
+
+impl Table<'_> {
+    fn sums(&self) -> Result<Option<Sums>, StoreError> {
+        let sql = "SELECT sums FROM px_digest WHERE source_id = ?1 AND kind = ?2";
+        let sums = self
+            .transaction
+            .prepare_cached(sql)?
+            .query_row([self.source_id, kind_no(self.kind)], |row| {
+                Ok(Sums::from_bytes(row.get_ref(0)?.as_blob()?))
+            })
+            .optional()?;
+        match sums {
+            Some(None) => Err(StoreError::Corrupt {
+                details: format!("the digests of {} of a source", self.kind.plural()),
+            }),
+            sums => Ok(sums.flatten()),
+        }
+    }
+
+    fn held(&self) -> Result<Vec<u128>, StoreError> {
+        let mut statement = self.transaction.prepare_cached(match self.kind {
+            RecordKind::Entity => {
+                "SELECT id FROM px_entity WHERE source_id = ?1 AND held IS NOT NULL"
+            }
+            RecordKind::Relationship => {
+                "SELECT id FROM px_relationship WHERE source_id = ?1 AND held IS NOT NULL"
+            }
+        })?;
+        let ids =
+            statement.query_map([self.source_id], |row| row.get(0).map(u128::from_be_bytes))?;
+        Ok(ids.collect::<Result<_, _>>()?)
+    }
+
+    fn read(
+        &self,
+        ids: &RangeInclusive<u128>,
+        each: &mut dyn FnMut(Stored),
+    ) -> Result<(), StoreError> {
+        // All of it from the comparing index: the table itself is not touched.
+        let mut statement = self.transaction.prepare_cached(match self.kind {
+            RecordKind::Entity => {
+                "SELECT n, id, hash, claims, held, type FROM px_entity
+                 WHERE source_id = ?1 AND id BETWEEN ?2 AND ?3 ORDER BY id"
+            }
+            RecordKind::Relationship => {
+                "SELECT n, id, hash, claims, held, verb FROM px_relationship
+                 WHERE source_id = ?1 AND id BETWEEN ?2 AND ?3 ORDER BY id"
+            }
+        })?;
+        let mut rows = statement.query(params![
+            self.source_id,
+            ids.start().to_be_bytes(),
+            ids.end().to_be_bytes(),
+        ])?;
+        while let Some(row) = rows.next()? {
+            let claims: i64 = row.get(3)?;
+            let kind = self.kind;
+            each(Stored {
+                row: row.get(0)?,
+                id: u128::from_be_bytes(row.get(1)?),
+                hash: u128::from_be_bytes(row.get(2)?),
+                claims: *self.sets.get(&claims).ok_or_else(|| StoreError::Corrupt {
+                    details: format!("a {kind} names claims {claims}, which are not there"),
+                })?,
+                held: row.get(4)?,
+                name: row.get(5)?,
+            });
+        }
+        Ok(())
+    }
+}
+
 fn load_claim_sets(
     transaction: &Transaction<'_>,
     source_id: i64,
@@ -304,12 +434,14 @@ fn load_claim_sets(
     Ok(loaded)
 }
 
-fn types(
+/// Adds up the counts by kind and name.
+pub(super) fn types(
     transaction: &Transaction<'_>,
-    kinds: [(&Emissions, &Delta); 2],
-) -> Result<Vec<TypeCounts>, StoreError> {
+    findings: &Findings,
+    deltas: [&Delta; 2],
+) -> Result<BTreeMap<(RecordKind, String), Counts>, StoreError> {
     let mut types = BTreeMap::new();
-    for (kind, (emissions, delta)) in RecordKind::ALL.into_iter().zip(kinds) {
+    for (kind, delta) in RecordKind::ALL.into_iter().zip(deltas) {
         let mut add = |name: String, counts: Counts| {
             let sum: &mut Counts = types.entry((kind, name)).or_default();
             sum.created += counts.created;
@@ -319,93 +451,26 @@ fn types(
             sum.kept += counts.kept;
             sum.held += counts.held;
         };
-        for (name, counts) in emissions.names.iter().zip(&delta.by_emitted_name) {
+        for (name, counts) in findings.names.iter().zip(&delta.by_emitted_name) {
             if *counts != Counts::default() {
                 add(name.clone(), *counts);
             }
         }
         for (name_id, counts) in &delta.by_stored_name {
-            let name = transaction
-                .prepare_cached("SELECT name FROM px_name WHERE name_id = ?1")?
-                .query_row([name_id], |row| row.get(0))?;
-            add(name, *counts);
+            add(name_of(transaction, *name_id)?, *counts);
         }
     }
-    let types = types.into_iter();
-    Ok(types
-        .map(|((kind, name), counts)| TypeCounts { kind, name, counts })
-        .collect())
+    Ok(types)
 }
 
-/// Names the first entities of each action, in the order of ids.
-fn changes(
-    transaction: &Transaction<'_>,
-    output: &ConnectorOutput,
-    delta: &Delta,
-) -> Result<Vec<Change>, StoreError> {
-    let mut changes = Vec::new();
-    let mut statement = transaction.prepare_cached(
-        "SELECT t.name, e.key, coalesce(e.display_name, e.key)
-         FROM px_entity e JOIN px_name t ON t.name_id = e.type WHERE e.n = ?1",
-    )?;
-    for deleted in delta.deletes.iter().take(CommitResult::CHANGES) {
-        changes.push(statement.query_row([deleted.row], |row| {
-            Ok(Change {
-                action: Action::Deleted,
-                entity_type: row.get(0)?,
-                key: row.get(1)?,
-                display_name: row.get(2)?,
-            })
-        })?);
-    }
-    let updated = delta
-        .updates
-        .iter()
-        .take(CommitResult::CHANGES)
-        .map(|update| &update.record);
-    let created = delta.creates.iter().take(CommitResult::CHANGES);
-    let emitted = updated
-        .map(|record| (Action::Updated, record))
-        .chain(created.map(|record| (Action::Created, record)));
-    for (action, record) in emitted {
-        let entity = read_entity(output, record)?;
-        changes.push(Change {
-            action,
-            entity_type: entity.entity_type().to_owned(),
-            key: entity.key().to_owned(),
-            display_name: entity.display_name().unwrap_or(entity.key()).to_owned(),
-        });
-    }
-    Ok(changes)
+/// Returns the type, class or verb of a number.
+pub(super) fn name_of(transaction: &Transaction<'_>, name_id: i64) -> Result<String, StoreError> {
+    let mut statement =
+        transaction.prepare_cached("SELECT name FROM px_name WHERE name_id = ?1")?;
+    Ok(statement.query_row([name_id], |row| row.get(0))?)
 }
 
-pub(super) fn read_entity<'a>(
-    output: &'a ConnectorOutput,
-    record: &Emitted,
-) -> Result<EntityRef<'a>, StoreError> {
-    Emissions::emission(output, RecordKind::Entity, record)
-        .and_then(EmissionRef::entity)
-        .ok_or_else(unreadable)
-}
-
-pub(super) fn read_relationship<'a>(
-    output: &'a ConnectorOutput,
-    record: &Emitted,
-) -> Result<RelationshipRef<'a>, StoreError> {
-    Emissions::emission(output, RecordKind::Relationship, record)
-        .and_then(EmissionRef::relationship)
-        .ok_or_else(unreadable)
-}
-
-pub(super) fn unreadable() -> StoreError {
-    StoreError::Engine {
-        details: "an emitted record cannot be read back".to_owned(),
-    }
-}
-
-pub(super) const fn kind_no(kind: RecordKind) -> i64 {
-    match kind {
-        RecordKind::Entity => 0,
-        RecordKind::Relationship => 1,
-    }
+/// Tells whether a kind of a source is worth digests.
+pub(super) fn is_large(records: u64) -> bool {
+    records > LARGE
 }

@@ -1,3 +1,4 @@
+use std::io;
 use std::path::Path;
 
 use rusqlite::ErrorCode;
@@ -35,6 +36,24 @@ pub(crate) fn open_error(path: &Path, error: rusqlite::Error) -> StoreError {
             }
         }
         _ => store_error(error),
+    }
+}
+
+/// Tells what an error of the system means for the store at `path`.
+pub(crate) fn io_error(path: &Path, error: io::Error) -> StoreError {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full {
+            details: error.to_string(),
+        },
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            StoreError::Permission {
+                path: path.to_owned(),
+                source: error.into(),
+            }
+        }
+        _ => StoreError::Engine {
+            details: format!("{}: {error}", path.display()),
+        },
     }
 }
 

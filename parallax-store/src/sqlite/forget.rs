@@ -1,21 +1,34 @@
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OptionalExtension, Transaction};
 
 use crate::error::StoreError;
 use crate::result::Forgotten;
 
-/// Removes a source and its history, or only counts what would go.
-pub(super) fn forget(
+/// Counts what would go with a source.
+pub(super) fn plan(
     connection: &mut Connection,
     connector_id: &str,
     account_id: &str,
-    plan: bool,
 ) -> Result<Forgotten, StoreError> {
-    let behavior = if plan {
-        TransactionBehavior::Deferred
-    } else {
-        TransactionBehavior::Immediate
-    };
-    let transaction = connection.transaction_with_behavior(behavior)?;
+    let transaction = connection.transaction()?;
+    find(&transaction, connector_id, account_id).map(|(_, forgotten)| forgotten)
+}
+
+/// Removes a source and its history.
+pub(super) fn forget(
+    transaction: &Transaction<'_>,
+    connector_id: &str,
+    account_id: &str,
+) -> Result<Forgotten, StoreError> {
+    let (source_id, forgotten) = find(transaction, connector_id, account_id)?;
+    remove(transaction, source_id)?;
+    Ok(forgotten)
+}
+
+fn find(
+    transaction: &Transaction<'_>,
+    connector_id: &str,
+    account_id: &str,
+) -> Result<(i64, Forgotten), StoreError> {
     let source = transaction
         .query_row(
             "SELECT source_id, entities, relationships FROM px_source
@@ -26,21 +39,14 @@ pub(super) fn forget(
                     entities: row.get(1)?,
                     relationships: row.get(2)?,
                 };
-                Ok((row.get::<_, i64>(0)?, forgotten))
+                Ok((row.get(0)?, forgotten))
             },
         )
         .optional()?;
-    let Some((source_id, forgotten)) = source else {
-        return Err(StoreError::NoSuchSource {
-            connector_id: connector_id.to_owned(),
-            account_id: account_id.to_owned(),
-        });
-    };
-    if !plan {
-        remove(&transaction, source_id)?;
-        transaction.commit()?;
-    }
-    Ok(forgotten)
+    source.ok_or_else(|| StoreError::NoSuchSource {
+        connector_id: connector_id.to_owned(),
+        account_id: account_id.to_owned(),
+    })
 }
 
 fn remove(transaction: &Transaction<'_>, source_id: i64) -> rusqlite::Result<()> {
@@ -64,6 +70,9 @@ fn remove(transaction: &Transaction<'_>, source_id: i64) -> rusqlite::Result<()>
         "DELETE FROM px_entity WHERE source_id = ?1",
         "DELETE FROM px_change WHERE source_id = ?1",
         "DELETE FROM px_claims WHERE source_id = ?1",
+        "DELETE FROM px_claim WHERE source_id = ?1",
+        "DELETE FROM px_digest WHERE source_id = ?1",
+        "DELETE FROM px_changeset WHERE source_id = ?1",
         "DELETE FROM px_sync_step WHERE sync IN (SELECT sync FROM px_sync WHERE source_id = ?1)",
         "DELETE FROM px_sync_type WHERE sync IN (SELECT sync FROM px_sync WHERE source_id = ?1)",
         "DELETE FROM px_sync WHERE source_id = ?1",

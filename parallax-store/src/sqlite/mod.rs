@@ -1,33 +1,61 @@
-//! The embedded engine: one connection, one transaction per commit.
+//! The embedded engine: a connection that writes, a few that read, one transaction per commit.
 
+mod alarm;
+mod bulk;
+mod changes;
+mod changeset;
 mod commit;
 mod decide;
+mod delete;
 mod error;
 mod forget;
+mod lock;
 mod open;
 mod query;
+mod retain;
+mod row;
 mod write;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use parallax_core::ConnectorOutput;
 use rusqlite::Connection;
 use tokio::task::spawn_blocking;
 
-use crate::engine::{Answer, Engine};
+use crate::engine::{Answer, Engine, Word};
 use crate::error::{CommitError, StoreError};
-use crate::result::{CommitResult, Forgotten, Rows};
+use crate::findings::{Collected, Findings};
+use crate::result::{CommitResult, Decided, Forgotten, Rows};
+use crate::session::Options;
+use crate::sqlite::decide::Decided as Meant;
 use crate::sqlite::open::{Location, Opened};
 
+/// How many connections that read are kept.
+const READERS: usize = 2;
+/// How often a commit is decided on a snapshot before it decides where it writes.
+const SNAPSHOTS: usize = 3;
+
 /// SQLite has one writer and blocks: a mutex is the queue that commits wait in, and the runtime's
-/// blocking threads keep the waiting away from the async tasks.
+/// blocking threads keep the waiting away from the async tasks. Readers have connections of their
+/// own, and wait for nobody.
 pub(crate) struct Sqlite {
     url: String,
     read_only: bool,
+    /// The store's secret.
+    seed: u64,
+    spool: PathBuf,
+    files: Arc<Files>,
+}
+
+struct Files {
+    location: Location,
     /// `None` once the handle is dropped.
-    opened: Arc<Mutex<Option<Opened>>>,
+    writer: Mutex<Option<Opened>>,
+    /// Those that nobody reads with; `None` once the handle is dropped.
+    readers: Mutex<Option<Vec<Connection>>>,
 }
 
 impl Sqlite {
@@ -35,27 +63,38 @@ impl Sqlite {
     pub(crate) async fn open(url: &str, path: &str, read_only: bool) -> Result<Self, StoreError> {
         let location = Location::parse(url, path)?;
         let url = location.url();
+        let opening = location.clone();
         let open = move || {
-            if read_only {
-                location.open_read_only()
+            let opened = if read_only {
+                opening.open_read_only()?
             } else {
-                location.open()
-            }
+                opening.open()?
+            };
+            let seed = "SELECT value FROM px_meta WHERE key = 'hash_seed'";
+            let seed = opened.connection.query_row(seed, [], |row| row.get(0))?;
+            Ok::<_, StoreError>((opened, u64::from_be_bytes(seed)))
         };
-        let opened = spawn_blocking(open).await.map_err(|_| panicked())??;
+        let (opened, seed) = spawn_blocking(open).await.map_err(|_| panicked())??;
         Ok(Self {
             url,
             read_only,
-            opened: Arc::new(Mutex::new(Some(opened))),
+            seed,
+            spool: location.directory(),
+            files: Arc::new(Files {
+                location,
+                writer: Mutex::new(Some(opened)),
+                readers: Mutex::new(Some(Vec::new())),
+            }),
         })
     }
 
+    /// Does a job on a blocking thread.
     async fn run<T: Send + 'static>(
         &self,
-        job: impl FnOnce(&mut Connection) -> T + Send + 'static,
+        job: impl FnOnce(&Files) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let opened = Arc::clone(&self.opened);
-        spawn_blocking(move || run_on(&opened, job))
+        let files = Arc::clone(&self.files);
+        spawn_blocking(move || job(&files))
             .await
             .map_err(|_| panicked())?
     }
@@ -67,6 +106,68 @@ impl Sqlite {
             Ok(())
         }
     }
+
+    /// Moves the log into the file once the caller has its answer.
+    fn checkpoint_later(&self) {
+        let files = Arc::clone(&self.files);
+        // Were it not to run, the next one would.
+        drop(spawn_blocking(move || {
+            files.write(|opened| opened.checkpoint())
+        }));
+    }
+}
+
+impl Files {
+    /// Waits for its turn and does a job with the connection that writes.
+    fn write<T>(&self, job: impl FnOnce(&mut Opened) -> T) -> Result<T, StoreError> {
+        let mut writer = lock(&self.writer);
+        let opened = writer.as_mut().ok_or_else(closed)?;
+        // A panic has rolled its transaction back when it gets here.
+        catch_unwind(AssertUnwindSafe(|| job(opened))).map_err(|_| panicked())
+    }
+
+    /// Does a job with a connection that reads, while others write.
+    fn read<T>(&self, job: impl FnOnce(&mut Connection) -> T) -> Result<T, StoreError> {
+        let idle = lock(&self.readers).as_mut().ok_or_else(closed)?.pop();
+        let reader = match idle {
+            Some(reader) => Some(reader),
+            None => self.location.open_reader()?,
+        };
+        let Some(mut reader) = reader else {
+            // What is in memory has one connection.
+            return self.write(|opened| job(&mut opened.connection));
+        };
+        let done = catch_unwind(AssertUnwindSafe(|| job(&mut reader))).map_err(|_| panicked())?;
+        if let Some(readers) = lock(&self.readers).as_mut()
+            && readers.len() < READERS
+        {
+            readers.push(reader);
+        }
+        Ok(done)
+    }
+
+    fn commit(
+        &self,
+        findings: &Findings,
+        options: &Options,
+        seed: u64,
+    ) -> Result<CommitResult, CommitError> {
+        for _ in 0..SNAPSHOTS {
+            let decided =
+                self.read(|connection| commit::decide(connection, findings, options, seed))??;
+            let decision = match decided {
+                Meant::Replay(result) => return Ok(*result),
+                Meant::Commit(decision) => decision,
+            };
+            let written = self.write(|opened| commit::write(opened, findings, *decision))??;
+            if let Some(result) = written {
+                return Ok(result);
+            }
+        }
+        let written =
+            self.write(|opened| commit::decide_and_write(opened, findings, options, seed))??;
+        Ok(written.ok_or_else(panicked)?)
+    }
 }
 
 impl Engine for Sqlite {
@@ -74,25 +175,67 @@ impl Engine for Sqlite {
         &self.url
     }
 
-    fn commit(&self, output: ConnectorOutput) -> Answer<'_, Result<CommitResult, CommitError>> {
+    fn collect(&self) -> Collected {
+        Collected::new(self.seed, self.spool.clone())
+    }
+
+    fn commit(
+        &self,
+        output: ConnectorOutput,
+        collected: Collected,
+        options: Options,
+    ) -> Answer<'_, Result<CommitResult, CommitError>> {
         Box::pin(async move {
             self.check_writable()?;
-            self.run(move |connection| commit::commit(connection, &output))
-                .await?
+            let seed = self.seed;
+            let committed = self.run(move |files| {
+                let findings = Findings::new(output, collected);
+                Ok(files.commit(&findings, &options, seed))
+            });
+            let committed = committed.await?;
+            self.checkpoint_later();
+            committed
         })
     }
 
     fn commit_blocking(&self, output: &ConnectorOutput) -> Result<CommitResult, CommitError> {
         self.check_writable()?;
-        run_on(&self.opened, |connection| {
-            commit::commit(connection, output)
-        })?
+        let findings = Findings::new(output.clone(), self.collect());
+        let committed = self.files.commit(&findings, &Options::default(), self.seed);
+        self.files.write(|opened| opened.checkpoint())?;
+        committed
     }
 
-    fn plan(&self, output: ConnectorOutput) -> Answer<'_, Result<CommitResult, CommitError>> {
+    fn plan(
+        &self,
+        output: ConnectorOutput,
+        collected: Collected,
+        options: Options,
+    ) -> Answer<'_, Result<CommitResult, CommitError>> {
         Box::pin(async move {
-            self.run(move |connection| commit::plan(connection, &output))
-                .await?
+            let seed = self.seed;
+            let decided = self.run(move |files| {
+                let findings = Findings::new(output, collected);
+                files.read(|connection| commit::decide(connection, &findings, &options, seed))
+            });
+            match decided.await?? {
+                Meant::Replay(result) => Ok(*result),
+                Meant::Commit(decision) => Ok(decision.result),
+            }
+        })
+    }
+
+    fn decide(&self, changeset: u64, word: Word) -> Answer<'_, Result<Decided, StoreError>> {
+        Box::pin(async move {
+            self.check_writable()?;
+            let decided = self.run(move |files| {
+                files.write(|opened| {
+                    opened.write(0, |transaction| {
+                        changeset::decide(transaction, changeset, word).map(Some)
+                    })
+                })?
+            });
+            decided.await?.ok_or_else(panicked)
         })
     }
 
@@ -103,46 +246,38 @@ impl Engine for Sqlite {
         plan: bool,
     ) -> Answer<'_, Result<Forgotten, StoreError>> {
         Box::pin(async move {
-            if !plan {
-                self.check_writable()?;
+            if plan {
+                let plan = move |files: &Files| {
+                    files.read(|connection| forget::plan(connection, &connector_id, &account_id))?
+                };
+                return self.run(plan).await;
             }
-            self.run(move |connection| forget::forget(connection, &connector_id, &account_id, plan))
-                .await?
+            self.check_writable()?;
+            let forgotten = self.run(move |files| {
+                files.write(|opened| {
+                    opened.write(u64::MAX, |transaction| {
+                        forget::forget(transaction, &connector_id, &account_id).map(Some)
+                    })
+                })?
+            });
+            let forgotten = forgotten.await?;
+            self.checkpoint_later();
+            forgotten.ok_or_else(panicked)
         })
     }
 
     fn query(&self, sql: String) -> Answer<'_, Result<Rows, StoreError>> {
-        Box::pin(async move {
-            self.run(move |connection| query::query(connection, &sql))
-                .await?
-        })
+        Box::pin(self.run(move |files| files.read(|connection| query::query(connection, &sql))?))
     }
-}
-
-fn run_on<T>(
-    opened: &Mutex<Option<Opened>>,
-    job: impl FnOnce(&mut Connection) -> T,
-) -> Result<T, StoreError> {
-    let mut opened = opened.lock().unwrap_or_else(PoisonError::into_inner);
-    let connection = match opened.as_mut() {
-        Some(opened) => &mut opened.connection,
-        None => {
-            return Err(StoreError::Engine {
-                details: "the store was closed".to_owned(),
-            });
-        }
-    };
-    // A panic has rolled its transaction back when it gets here.
-    catch_unwind(AssertUnwindSafe(|| job(connection))).map_err(|_| panicked())
 }
 
 impl Drop for Sqlite {
     fn drop(&mut self) {
-        // Waits for a commit under way, so that the lock is free once the handle is gone.
-        self.opened
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        // Waits for a commit under way, so that the lock is free once the handle is gone. The
+        // writer last: it moves the log into the file.
+        let mut writer = lock(&self.files.writer);
+        lock(&self.files.readers).take();
+        writer.take();
     }
 }
 
@@ -152,6 +287,16 @@ impl fmt::Debug for Sqlite {
             .field("url", &self.url)
             .field("read_only", &self.read_only)
             .finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn closed() -> StoreError {
+    StoreError::Engine {
+        details: "the store was closed".to_owned(),
     }
 }
 

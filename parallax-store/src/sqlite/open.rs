@@ -1,13 +1,14 @@
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
+use std::fs::{self, OpenOptions};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::error::StoreError;
-use crate::sqlite::error::open_error;
+use crate::sqlite::error::{io_error, open_error};
+use crate::sqlite::lock::{Acknowledged, LockFile};
 
 /// Forward-only; each in one transaction. A store's version is how many it has seen.
 const MIGRATIONS: [&str; 2] = [
@@ -24,7 +25,11 @@ const APPLICATION_ID: i64 = 0x5052_4c58;
 const _: () = assert!(rusqlite::ffi::SQLITE_VERSION_NUMBER >= 3_051_003);
 
 /// What a connection holds in memory between commits, in negative KiB as the engine wants it.
-pub(super) const CACHE: i64 = -16_384;
+const CACHE: i64 = -16_384;
+/// More changes than this are a large commit.
+const LARGE: u64 = 20_000;
+/// What a large commit may hold in memory: ids are hashes, so its writes go all over the indexes.
+const LARGE_CACHE: i64 = -262_144;
 
 /// Where a store is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,9 +40,62 @@ pub(crate) enum Location {
 
 /// An open store, and what keeps other writers away from it.
 pub(crate) struct Opened {
-    pub(crate) connection: Connection,
+    pub(super) connection: Connection,
     // Dropped after the connection: when the lock is free, the file is closed.
-    _lock: Option<File>,
+    lock: Option<LockFile>,
+}
+
+impl Opened {
+    /// Writes in one transaction, and counts it; rolls back if `work` has nothing to write.
+    pub(super) fn write<T, E: From<rusqlite::Error>>(
+        &mut self,
+        rows: u64,
+        work: impl FnOnce(&Transaction<'_>) -> Result<Option<T>, E>,
+    ) -> Result<Option<T>, E> {
+        let is_large = rows > LARGE;
+        if is_large {
+            self.connection
+                .pragma_update(None, "cache_size", LARGE_CACHE)?;
+        }
+        let written = self.write_in_transaction(work);
+        if is_large {
+            // Gives the memory back; a daemon waits much longer than it works.
+            self.connection.pragma_update(None, "cache_size", CACHE)?;
+        }
+        written
+    }
+
+    fn write_in_transaction<T, E: From<rusqlite::Error>>(
+        &mut self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<Option<T>, E>,
+    ) -> Result<Option<T>, E> {
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let Some(written) = work(&transaction)? else {
+            return Ok(None);
+        };
+        let epoch = transaction.query_row(
+            "UPDATE px_meta SET value = value + 1 WHERE key = 'epoch' RETURNING value",
+            [],
+            |row| row.get(0),
+        )?;
+        transaction.commit()?;
+        if let Some(lock) = &self.lock {
+            lock.acknowledge(epoch);
+        }
+        Ok(Some(written))
+    }
+
+    /// Moves the write-ahead log into the file. The commits stand without it.
+    pub(super) fn checkpoint(&self) {
+        let checkpoint =
+            self.connection
+                .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        if let Err(error) = checkpoint {
+            tracing::warn!(%error, "Checkpoint failed");
+        }
+    }
 }
 
 impl Location {
@@ -71,7 +129,7 @@ impl Location {
             migrate(Path::new(":memory:"), &mut connection)?;
             return Ok(Opened {
                 connection,
-                _lock: None,
+                lock: None,
             });
         };
         let existed = check_path(path)?;
@@ -80,7 +138,8 @@ impl Location {
             let connection = open_file(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
             check_identity(path, &connection)?;
         }
-        let lock = lock(path)?;
+        let (mut lock, acknowledged) = LockFile::take(path)?;
+        lock.announce(path, acknowledged);
         if !existed {
             // Before SQLite does, because it would be readable for everyone.
             let created = OpenOptions::new()
@@ -96,9 +155,14 @@ impl Location {
         check_identity(path, &connection)?;
         configure(&connection).map_err(|error| open_error(path, error))?;
         migrate(path, &mut connection)?;
+        let at = epoch(&connection).map_err(|error| open_error(path, error))?;
+        if let Some(acknowledged) = acknowledged {
+            acknowledged.check(path, at)?;
+        }
+        lock.announce(path, Some(at));
         Ok(Opened {
             connection,
-            _lock: Some(lock),
+            lock: Some(lock),
         })
     }
 
@@ -112,18 +176,70 @@ impl Location {
         if !check_path(path)? {
             return Err(StoreError::NotFound { path: path.clone() });
         }
+        // Before the store: what is committed in between is acknowledged later.
+        let acknowledged = Acknowledged::read(path);
         let connection = open_file(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         match check_identity(path, &connection)? {
-            0 => Err(StoreError::NotAStore {
-                path: path.clone(),
-                reason: "it is empty".to_owned(),
-            }),
-            _ => Ok(Opened {
-                connection,
-                _lock: None,
-            }),
+            0 => {
+                return Err(StoreError::NotAStore {
+                    path: path.clone(),
+                    reason: "it is empty".to_owned(),
+                });
+            }
+            found if found < SCHEMA_VERSION => {
+                return Err(StoreError::Older {
+                    path: path.clone(),
+                    found,
+                    current: SCHEMA_VERSION,
+                });
+            }
+            _ => {}
+        }
+        if let Some(acknowledged) = acknowledged {
+            let at = epoch(&connection).map_err(|error| open_error(path, error))?;
+            acknowledged.check(path, at)?;
+        }
+        Ok(Opened {
+            connection,
+            lock: None,
+        })
+    }
+
+    /// Opens one more connection to a store that is open; `None` if there can be only one.
+    pub(crate) fn open_reader(&self) -> Result<Option<Connection>, StoreError> {
+        match self {
+            Self::Memory => Ok(None),
+            Self::File(path) => {
+                let reader = open_file(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+                reader.pragma_update(None, "cache_size", CACHE)?;
+                Ok(Some(reader))
+            }
         }
     }
+
+    /// Returns where files go that do not outlive the store.
+    pub(crate) fn directory(&self) -> PathBuf {
+        let beside = match self {
+            Self::Memory => None,
+            Self::File(path) => path.parent().map(Path::to_owned),
+        };
+        beside.unwrap_or_else(std::env::temp_dir)
+    }
+}
+
+/// Returns how many write transactions the store has seen.
+fn epoch(connection: &Connection) -> rusqlite::Result<Acknowledged> {
+    connection.query_row(
+        "SELECT (SELECT value FROM px_meta WHERE key = 'lineage'),
+                (SELECT value FROM px_meta WHERE key = 'epoch')",
+        [],
+        |row| {
+            Ok(Acknowledged {
+                lineage: row.get(0)?,
+                epoch: row.get(1)?,
+            })
+        },
+    )
 }
 
 fn open_file(path: &Path, access: OpenFlags) -> Result<Connection, StoreError> {
@@ -153,46 +269,6 @@ fn check_path(path: &Path) -> Result<bool, StoreError> {
         },
         Err(error) => Err(io_error(path, error)),
     }
-}
-
-/// Takes the writer's lock: on a file beside the store, because closing any handle of the store's
-/// own file would drop the locks that SQLite holds on it.
-fn lock(path: &Path) -> Result<File, StoreError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let lock_path = PathBuf::from(name);
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&lock_path)
-        .map_err(|error| io_error(path, error))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            let _ = (&file).take(64).read_to_string(&mut holder);
-            let pid = holder
-                .lines()
-                .next()
-                .filter(|pid| pid.parse::<u32>().is_ok());
-            return Err(StoreError::Locked {
-                path: path.to_owned(),
-                pid: pid.unwrap_or("?").to_owned(),
-            });
-        }
-        Err(TryLockError::Error(error)) => return Err(io_error(path, error)),
-    }
-    // For people and for the message above; the lock itself does not depend on it.
-    let written = file
-        .set_len(0)
-        .and_then(|()| writeln!(file, "{}\nsqlite:{}", std::process::id(), path.display()));
-    if let Err(error) = written {
-        tracing::warn!(%error, "Lock file not written");
-    }
-    Ok(file)
 }
 
 /// Returns the store's version, 0 for an empty file. Fails for a file that is not ours to write.
@@ -254,21 +330,4 @@ fn migrate(path: &Path, connection: &mut Connection) -> Result<(), StoreError> {
         }
     }
     Ok(())
-}
-
-fn io_error(path: &Path, error: io::Error) -> StoreError {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full {
-            details: error.to_string(),
-        },
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            StoreError::Permission {
-                path: path.to_owned(),
-                source: error.into(),
-            }
-        }
-        _ => StoreError::Engine {
-            details: format!("{}: {error}", path.display()),
-        },
-    }
 }

@@ -6,23 +6,30 @@ use parallax_core::{ConnectorOutput, RecordKind, SyncStats};
 use rusqlite::{CachedStatement, ToSql, Transaction, params};
 
 use crate::claims::{ClaimSets, SetNo};
-use crate::delta::Delta;
-use crate::emissions::{Emissions, Emitted};
+use crate::contents::unreadable;
+use crate::delta::{Candidate, Delta};
+use crate::emissions::{Emitted, NameNo};
 use crate::error::{CommitError, StoreError};
+use crate::findings::Findings;
 use crate::json;
 use crate::result::{Action, CommitResult, Outcome, TypeCounts};
-use crate::sqlite::decide::{
-    Decision, find_source, kind_no, process, read_entity, read_relationship, unreadable,
-};
+use crate::sqlite::bulk::Bulk;
+use crate::sqlite::decide::{Checked, Decision, find_source, is_large, process};
+use crate::sqlite::delete::{delete, is_live, remember, wait_for_deleted};
+use crate::sqlite::retain::retain;
+use crate::sqlite::row::{Row, kind_no};
 
 /// Writes a decision.
 pub(super) struct Writer<'a> {
     transaction: &'a Transaction<'a>,
-    output: &'a ConnectorOutput,
+    findings: &'a Findings,
     source_id: i64,
     /// The row of this sync.
     sync: i64,
+    /// Stored numbers of types, classes and verbs.
     names: HashMap<String, i64>,
+    /// Those of the names of the findings.
+    emitted_names: Vec<Option<i64>>,
     claims: HashMap<SetNo, i64>,
     sets: ClaimSets,
 }
@@ -30,7 +37,7 @@ pub(super) struct Writer<'a> {
 impl<'a> Writer<'a> {
     pub(super) fn write(
         transaction: &'a Transaction<'a>,
-        output: &'a ConnectorOutput,
+        findings: &'a Findings,
         decision: Decision,
     ) -> Result<CommitResult, CommitError> {
         let Decision {
@@ -38,11 +45,12 @@ impl<'a> Writer<'a> {
             sets,
             stored_sets,
             entities,
-            entity_delta,
-            relationship_delta,
-            fingerprint,
-            result,
+            relationships,
+            shape,
+            claims,
+            mut result,
         } = decision;
+        let output = &findings.output;
         let run = output.run();
         let source = match source {
             Some(source) => source,
@@ -57,60 +65,74 @@ impl<'a> Writer<'a> {
         };
         let mut writer = Self {
             transaction,
-            output,
+            findings,
             source_id: source.source_id,
-            sync: insert_sync(transaction, output, source.source_id, fingerprint, &result)?,
+            sync: insert_sync(
+                transaction,
+                output,
+                source.source_id,
+                findings.fingerprint,
+                &result,
+            )?,
             names: HashMap::new(),
+            emitted_names: vec![None; findings.names.len()],
             claims: stored_sets,
             sets,
         };
 
         // Deletes first, relationships before entities, so that no moment of the transaction shows
         // a record twice.
-        let relationships_gone = writer.delete(RecordKind::Relationship, &relationship_delta)?;
-        let entities_gone = writer.delete(RecordKind::Entity, &entity_delta)?;
-        writer.update(RecordKind::Entity, &entity_delta)?;
-        writer.update(RecordKind::Relationship, &relationship_delta)?;
-        let entities_new = writer.create_entities(&entity_delta.creates)?;
-        let relationships_new = writer.create_relationships(&relationship_delta.creates)?;
-        writer.settle_waiting(&entities, &entity_delta, &relationship_delta)?;
+        let relationships_gone = writer.delete(RecordKind::Relationship, &relationships)?;
+        let entities_gone = writer.delete(RecordKind::Entity, &entities)?;
+        if let Some(reason) = &result.held_because {
+            result.held_changeset = Some(writer.hold(reason, [&entities, &relationships])?);
+        }
+        writer.release([&entities, &relationships])?;
+        writer.update(RecordKind::Entity, &entities)?;
+        writer.update(RecordKind::Relationship, &relationships)?;
+        let entities_new = writer.create_entities(&entities.creates)?;
+        let edges = writer.create_relationships(&relationships.creates)?;
+        let relationships_new = edges.created;
+        wait_for_deleted(transaction, entities.deletes.iter().map(|d| d.stored.id))?;
+        writer.settle_waiting(&entities.creates, edges)?;
+        writer.note_claims(&claims)?;
 
         // The books once more, on what the engine says it wrote.
-        let entities_after = source.entities + entities_new - entities_gone;
-        let relationships_after = source.relationships + relationships_new - relationships_gone;
-        let stats = result.stats;
-        for (kind, before, after) in [
-            (RecordKind::Entity, source.entities, entities_after),
-            (
-                RecordKind::Relationship,
-                source.relationships,
-                relationships_after,
-            ),
-        ] {
-            let emitted = output.report().steps().iter().map(|step| match kind {
-                RecordKind::Entity => step.entities,
-                RecordKind::Relationship => step.relationships,
-            });
-            stats
-                .counts(kind)
-                .balance(kind, emitted.sum(), before, after)?;
+        let gone = [entities_gone, relationships_gone];
+        let new = [entities_new, relationships_new];
+        let mut live = [0; 2];
+        let mut changes = 0;
+        let kinds = RecordKind::ALL.into_iter().zip([&entities, &relationships]);
+        for (((kind, delta), live), (new, gone)) in
+            kinds.zip(&mut live).zip(new.into_iter().zip(gone))
+        {
+            let before = source.live(kind);
+            *live = before + new - gone;
+            let emitted = findings.of_kind(kind).emitted;
+            let counts = result.stats.counts(kind);
+            counts.balance(kind, emitted, before, *live)?;
+            changes += counts.updated + counts.deleted;
+            writer.keep_sums(kind, *live, delta)?;
         }
+        let [live_entities, live_relationships] = live;
         transaction
             .prepare_cached(
-                "UPDATE px_source SET last_sync = ?2, entities = ?3, relationships = ?4
-             WHERE source_id = ?1",
+                "UPDATE px_source SET generation = generation + 1, last_sync = ?2, entities = ?3,
+                     relationships = ?4, changes = changes + ?5
+                 WHERE source_id = ?1",
             )?
             .execute(params![
                 source.source_id,
                 writer.sync,
-                entities_after,
-                relationships_after
+                live_entities,
+                live_relationships,
+                changes,
             ])?;
         if result.outcome != Outcome::Failed {
             transaction
                 .prepare_cached(
-                    "UPDATE px_source SET generation = generation + 1, last_process = ?2,
-                         last_run_no = ?3, last_success_sync = ?4
+                    "UPDATE px_source SET last_process = ?2, last_run_no = ?3,
+                         last_success_sync = ?4
                      WHERE source_id = ?1",
                 )?
                 .execute(params![
@@ -123,240 +145,359 @@ impl<'a> Writer<'a> {
         if result.outcome == Outcome::Committed {
             transaction
                 .prepare_cached(
-                    "UPDATE px_source SET last_complete_sync = ?2 WHERE source_id = ?1",
+                    "UPDATE px_source SET last_complete_sync = ?2, shape = ?3
+                     WHERE source_id = ?1",
                 )?
-                .execute(params![source.source_id, writer.sync])?;
+                .execute(params![source.source_id, writer.sync, shape])?;
         }
+        retain(transaction, source.source_id)?;
         Ok(result)
     }
 
     fn delete(&self, kind: RecordKind, delta: &Delta) -> Result<u64, StoreError> {
-        let mut deleted = 0;
-        for record in &delta.deletes {
-            self.remember(kind, record.row, Action::Deleted)?;
-            if kind == RecordKind::Relationship {
-                for sql in [
-                    "DELETE FROM px_edge_from WHERE relationship = ?1 AND entity =
-                     (SELECT from_id FROM px_relationship WHERE n = ?1)",
-                    "DELETE FROM px_edge_to WHERE relationship = ?1 AND entity =
-                     (SELECT to_id FROM px_relationship WHERE n = ?1)",
-                    "DELETE FROM px_waiting WHERE relationship = ?1",
-                ] {
-                    self.cached(sql)?.execute([record.row])?;
-                }
-            }
-            let sql = match kind {
-                RecordKind::Entity => "DELETE FROM px_entity WHERE n = ?1",
-                RecordKind::Relationship => "DELETE FROM px_relationship WHERE n = ?1",
-            };
-            deleted += self.cached(sql)?.execute([record.row])? as u64;
-        }
-        Ok(deleted)
+        let rows = delta.deletes.iter().map(|delete| delete.stored.row);
+        delete(self.transaction, self.sync, kind, rows, None)
     }
 
-    /// Keeps what a record was before it is changed.
-    fn remember(&self, kind: RecordKind, row: i64, action: Action) -> Result<(), StoreError> {
-        let sql = match kind {
-            RecordKind::Entity => {
-                "INSERT INTO px_change (sync, source_id, kind, action, id, hash, claims, name,
-                     class, key, display_name, properties, created_sync, changed_sync)
-                 SELECT ?2, source_id, 0, ?3, id, hash, claims, type,
-                     class, key, display_name, properties, created_sync, changed_sync
-                 FROM px_entity WHERE n = ?1"
+    /// Opens a changeset of the deletes that are held.
+    fn hold(
+        &self,
+        reason: &str,
+        [entities, relationships]: [&Delta; 2],
+    ) -> Result<u64, StoreError> {
+        self.cached(
+            "INSERT INTO px_changeset (source_id, sync, reason, entities, relationships, state)
+             VALUES (?1, ?2, ?3, ?4, ?5, 'open')",
+        )?
+        .execute(params![
+            self.source_id,
+            self.sync,
+            reason,
+            entities.holds.len() as u64,
+            relationships.holds.len() as u64,
+        ])?;
+        let changeset = self.transaction.last_insert_rowid();
+        for (sql, holds) in [
+            (
+                "UPDATE px_entity SET held = ?2 WHERE n = ?1",
+                &entities.holds,
+            ),
+            (
+                "UPDATE px_relationship SET held = ?2 WHERE n = ?1",
+                &relationships.holds,
+            ),
+        ] {
+            let mut hold = self.cached(sql)?;
+            for Candidate { stored, .. } in holds {
+                hold.execute([stored.row, changeset])?;
             }
-            RecordKind::Relationship => {
-                "INSERT INTO px_change (sync, source_id, kind, action, id, hash, claims, name,
-                     key, from_id, to_id, properties, created_sync, changed_sync)
-                 SELECT ?2, source_id, 1, ?3, id, hash, claims, verb,
-                     key, from_id, to_id, properties, created_sync, changed_sync
-                 FROM px_relationship WHERE n = ?1"
+        }
+        Ok(changeset.unsigned_abs())
+    }
+
+    /// Lets go of what was held and has been seen again, and closes changesets that held only that.
+    fn release(&self, [entities, relationships]: [&Delta; 2]) -> Result<(), StoreError> {
+        let mut changesets = Vec::new();
+        for (sql, releases) in [
+            (
+                "UPDATE px_entity SET held = NULL WHERE n = ?1",
+                &entities.releases,
+            ),
+            (
+                "UPDATE px_relationship SET held = NULL WHERE n = ?1",
+                &relationships.releases,
+            ),
+        ] {
+            let mut release = self.cached(sql)?;
+            for &(row, changeset) in releases {
+                release.execute([row])?;
+                changesets.push(changeset);
             }
-        };
-        self.cached(sql)?
-            .execute(params![row, self.sync, action.as_str()])?;
+        }
+        changesets.sort_unstable();
+        changesets.dedup();
+        let mut close = self.cached(
+            "UPDATE px_changeset SET state = 'released', closed_at = ?3, closed_sync = ?4
+             WHERE changeset = ?2 AND state = 'open'
+                 AND NOT EXISTS (SELECT 1 FROM px_entity WHERE source_id = ?1 AND held = ?2)
+                 AND NOT EXISTS (SELECT 1 FROM px_relationship WHERE source_id = ?1 AND held = ?2)",
+        )?;
+        for changeset in changesets {
+            close.execute(params![self.source_id, changeset, now(), self.sync])?;
+        }
         Ok(())
     }
 
     fn update(&mut self, kind: RecordKind, delta: &Delta) -> Result<(), StoreError> {
-        for update in &delta.updates {
-            self.remember(kind, update.row, Action::Updated)?;
-            let claims = self.claims(update.claims)?;
+        let transaction = self.transaction;
+        let mut remember = remember(transaction, kind)?;
+        let mut update = transaction.prepare_cached(match kind {
+            RecordKind::Entity => {
+                "UPDATE px_entity SET hash = ?2, claims = ?3, properties = ?4, checksum = ?5,
+                     changed_sync = ?6, class = ?7, display_name = ?8
+                 WHERE n = ?1"
+            }
+            RecordKind::Relationship => {
+                "UPDATE px_relationship SET hash = ?2, claims = ?3, properties = ?4, checksum = ?5,
+                     changed_sync = ?6
+                 WHERE n = ?1"
+            }
+        })?;
+        let contents = &self.findings.contents;
+        let mut buffer = Vec::new();
+        for change in &delta.updates {
+            let record = &change.record;
+            remember.execute(params![
+                change.row,
+                self.sync,
+                Action::Updated.as_str(),
+                None::<i64>
+            ])?;
+            let claims = self.claims(change.claims)?;
+            let (id, hash) = (record.id.to_be_bytes(), record.hash.to_be_bytes());
             match kind {
                 RecordKind::Entity => {
-                    let entity = read_entity(self.output, &update.record)?;
+                    let entity = contents.entity(record, &mut buffer)?;
                     let class = entity.class().map(|class| self.name(class)).transpose()?;
-                    self.cached(
-                        "UPDATE px_entity SET hash = ?2, claims = ?3, class = ?4,
-                             display_name = ?5, properties = ?6, changed_sync = ?7
-                         WHERE n = ?1",
-                    )?
-                    .execute(params![
-                        update.row,
-                        update.record.hash,
+                    let properties = json::text(entity.properties());
+                    let row = Row::Entity {
+                        id,
+                        class,
+                        key: entity.key(),
+                        display_name: entity.display_name(),
+                        properties: &properties,
+                    };
+                    update.execute(params![
+                        change.row,
+                        hash,
                         claims,
+                        properties,
+                        row.checksum(),
+                        self.sync,
                         class,
                         entity.display_name(),
-                        json::text(entity.properties()),
-                        self.sync,
                     ])?;
                 }
                 RecordKind::Relationship => {
-                    let relationship = read_relationship(self.output, &update.record)?;
-                    self.cached(
-                        "UPDATE px_relationship SET hash = ?2, claims = ?3, properties = ?4,
-                             changed_sync = ?5
-                         WHERE n = ?1",
-                    )?
-                    .execute(params![
-                        update.row,
-                        update.record.hash,
+                    let relationship = contents.relationship(record, &mut buffer)?;
+                    let properties = json::text(relationship.properties());
+                    let row = Row::Relationship {
+                        id,
+                        from: relationship.from().id.to_bytes(),
+                        to: relationship.to().id.to_bytes(),
+                        key: relationship.key(),
+                        properties: &properties,
+                    };
+                    update.execute(params![
+                        change.row,
+                        hash,
                         claims,
-                        json::text(relationship.properties()),
+                        properties,
+                        row.checksum(),
                         self.sync,
                     ])?;
                 }
             }
         }
+        let mut reclaim = transaction.prepare_cached(match kind {
+            RecordKind::Entity => "UPDATE px_entity SET claims = ?2 WHERE n = ?1",
+            RecordKind::Relationship => "UPDATE px_relationship SET claims = ?2 WHERE n = ?1",
+        })?;
         for &(row, set) in &delta.reclaims {
-            let claims = self.claims(set)?;
-            let sql = match kind {
-                RecordKind::Entity => "UPDATE px_entity SET claims = ?2 WHERE n = ?1",
-                RecordKind::Relationship => "UPDATE px_relationship SET claims = ?2 WHERE n = ?1",
-            };
-            self.cached(sql)?.execute([row, claims])?;
+            reclaim.execute([row, self.claims(set)?])?;
         }
         Ok(())
     }
 
     fn create_entities(&mut self, creates: &[Emitted]) -> Result<u64, StoreError> {
         let transaction = self.transaction;
+        let bulk = Bulk::begin(transaction, RecordKind::Entity, creates.len())?;
         let mut insert = transaction.prepare_cached(
             "INSERT INTO px_entity (source_id, id, hash, claims, type, class, key, display_name,
-                 properties, created_sync, changed_sync)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10)",
+                 properties, created_sync, changed_sync, checksum)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10, ?11)",
         )?;
         let mut created = 0;
+        let mut buffer = Vec::new();
         for record in creates {
-            let entity = read_entity(self.output, record)?;
+            let entity = self.findings.contents.entity(record, &mut buffer)?;
             let claims = self.claims(record.claims)?;
-            let entity_type = self.name(entity.entity_type())?;
+            let entity_type = self.emitted_name(record.name)?;
             let class = entity.class().map(|class| self.name(class)).transpose()?;
+            let properties = json::text(entity.properties());
+            let id = record.id.to_be_bytes();
+            let row = Row::Entity {
+                id,
+                class,
+                key: entity.key(),
+                display_name: entity.display_name(),
+                properties: &properties,
+            };
             created += insert.execute(params![
                 self.source_id,
-                record.id,
-                record.hash,
+                id,
+                record.hash.to_be_bytes(),
                 claims,
                 entity_type,
                 class,
                 entity.key(),
                 entity.display_name(),
-                json::text(entity.properties()),
+                properties,
                 self.sync,
+                row.checksum(),
             ])? as u64;
         }
+        bulk.end(transaction)?;
         Ok(created)
     }
 
-    fn create_relationships(&mut self, creates: &[Emitted]) -> Result<u64, StoreError> {
+    fn create_relationships(&mut self, creates: &[Emitted]) -> Result<Edges, StoreError> {
         let transaction = self.transaction;
         let mut insert = transaction.prepare_cached(
             "INSERT INTO px_relationship (source_id, id, hash, claims, from_id, verb, to_id, key,
-                 properties, created_sync, changed_sync)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10)",
+                 properties, created_sync, changed_sync, checksum)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10, ?11)",
         )?;
-        let mut edges_from = Vec::with_capacity(creates.len());
-        let mut edges_to = Vec::with_capacity(creates.len());
+        let mut edges = Edges {
+            created: 0,
+            from: Vec::with_capacity(creates.len()),
+            to: Vec::with_capacity(creates.len()),
+        };
+        let mut buffer = Vec::new();
         for record in creates {
-            let relationship = read_relationship(self.output, record)?;
+            let relationship = self.findings.contents.relationship(record, &mut buffer)?;
             let claims = self.claims(record.claims)?;
-            let verb = self.name(relationship.verb())?;
+            let verb = self.emitted_name(record.name)?;
             let (from, to) = (
                 relationship.from().id.to_bytes(),
                 relationship.to().id.to_bytes(),
             );
-            insert.execute(params![
+            let properties = json::text(relationship.properties());
+            let id = record.id.to_be_bytes();
+            let row = Row::Relationship {
+                id,
+                from,
+                to,
+                key: relationship.key(),
+                properties: &properties,
+            };
+            edges.created += insert.execute(params![
                 self.source_id,
-                record.id,
-                record.hash,
+                id,
+                record.hash.to_be_bytes(),
                 claims,
                 from,
                 verb,
                 to,
                 relationship.key(),
-                json::text(relationship.properties()),
+                properties,
                 self.sync,
-            ])?;
+                row.checksum(),
+            ])? as u64;
             let row = transaction.last_insert_rowid();
-            edges_from.push((from, row));
-            edges_to.push((to, row));
+            edges.from.push((u128::from_be_bytes(from), row));
+            edges.to.push((u128::from_be_bytes(to), row));
         }
         // Sorted: appending to a b-tree costs a third less than inserting all over it.
         for (sql, edges) in [
-            ("INSERT INTO px_edge_from VALUES (?1, ?2)", &mut edges_from),
-            ("INSERT INTO px_edge_to VALUES (?1, ?2)", &mut edges_to),
+            ("INSERT INTO px_edge_from VALUES (?1, ?2)", &mut edges.from),
+            ("INSERT INTO px_edge_to VALUES (?1, ?2)", &mut edges.to),
         ] {
             edges.sort_unstable();
             let mut insert = transaction.prepare_cached(sql)?;
             for (entity, row) in &*edges {
-                insert.execute(params![entity, row])?;
+                insert.execute(params![entity.to_be_bytes(), row])?;
             }
         }
-        Ok(edges_from.len() as u64)
+        Ok(edges)
     }
 
-    /// Brings `px_waiting` up to date: which relationships have an end that is nowhere live.
-    fn settle_waiting(
-        &self,
-        entities: &Emissions,
-        entity_delta: &Delta,
-        relationship_delta: &Delta,
-    ) -> Result<(), StoreError> {
-        let mut is_live = self.cached("SELECT 1 FROM px_entity WHERE lower(hex(id)) = ?1")?;
-        for deleted in &entity_delta.deletes {
-            // Another source may have it.
-            if !is_live.exists([hex(deleted.id)])? {
-                for sql in [
-                    "INSERT OR IGNORE INTO px_waiting
-                     SELECT relationship, entity FROM px_edge_from WHERE entity = ?1",
-                    "INSERT OR IGNORE INTO px_waiting
-                     SELECT relationship, entity FROM px_edge_to WHERE entity = ?1",
-                ] {
-                    self.cached(sql)?.execute([deleted.id])?;
-                }
-            }
-        }
+    /// Brings `px_waiting` up to date with what was created: which relationships have an end that
+    /// is nowhere live.
+    fn settle_waiting(&self, entities: &[Emitted], edges: Edges) -> Result<(), StoreError> {
         if self
             .cached("SELECT 1 FROM px_waiting LIMIT 1")?
             .exists([])?
         {
             let mut arrived = self.cached("DELETE FROM px_waiting WHERE missing = ?1")?;
-            for created in &entity_delta.creates {
-                arrived.execute([created.id])?;
+            for created in entities {
+                arrived.execute([created.id.to_be_bytes()])?;
             }
         }
         let mut wait = self.cached("INSERT OR IGNORE INTO px_waiting VALUES (?1, ?2)")?;
-        let mut row_of =
-            self.cached("SELECT n FROM px_relationship WHERE source_id = ?1 AND id = ?2")?;
-        for record in &relationship_delta.creates {
-            let relationship = read_relationship(self.output, record)?;
-            for end in [relationship.from().id, relationship.to().id] {
-                let end = end.to_bytes();
-                // Most ends were emitted in this very sync; those need no look into the store.
-                let emitted = entities
-                    .records
-                    .binary_search_by_key(&end, |entity| entity.id);
-                let accepted = emitted
-                    .ok()
-                    .and_then(|place| entities.records.get(place))
-                    .is_some_and(|entity| entity.hash.is_some());
-                if !accepted && !is_live.exists([hex(end)])? {
-                    let row: i64 =
-                        row_of.query_row(params![self.source_id, record.id], |row| row.get(0))?;
-                    wait.execute(params![row, end])?;
+        for edges in [edges.from, edges.to] {
+            let mut last = None;
+            for (end, relationship) in edges {
+                // Edges of one end stand together.
+                let lives = match last {
+                    Some((id, lives)) if id == end => lives,
+                    _ => {
+                        // Most ends were emitted in this very sync; those need no look into the
+                        // store.
+                        let emitted = self.findings.entities.find(end);
+                        emitted.is_some_and(Emitted::is_accepted) || is_live(self.transaction, end)?
+                    }
+                };
+                last = Some((end, lives));
+                if !lives {
+                    wait.execute(params![relationship, end.to_be_bytes()])?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Keeps for each claim which sync looked everywhere for it, and which could not.
+    fn note_claims(&self, claims: &[Checked]) -> Result<(), StoreError> {
+        let mut looked = self.cached(
+            "INSERT INTO px_claim (source_id, step_id, scope, looked_sync) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (source_id, step_id, ifnull(scope, x''))
+             DO UPDATE SET looked_sync = ?4",
+        )?;
+        let mut missed = self.cached(
+            "INSERT INTO px_claim (source_id, step_id, scope, missed_sync, missed_because)
+             VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT (source_id, step_id, ifnull(scope, x''))
+             DO UPDATE SET missed_sync = ?4, missed_because = ?5",
+        )?;
+        for claim in claims {
+            let (step_id, scope) = (&claim.step_id, &claim.scope);
+            match &claim.missed {
+                None => looked.execute(params![self.source_id, step_id, scope, self.sync])?,
+                Some(because) => {
+                    missed.execute(params![self.source_id, step_id, scope, self.sync, because])?
+                }
+            };
+        }
+        Ok(())
+    }
+
+    /// Keeps the sums of a kind that is large, and drops those of one that no longer is.
+    fn keep_sums(&self, kind: RecordKind, live: u64, delta: &Delta) -> Result<(), StoreError> {
+        if let Some(sums) = delta.sums.as_ref().filter(|_| is_large(live)) {
+            self.cached(
+                "INSERT INTO px_digest VALUES (?1, ?2, ?3)
+                 ON CONFLICT (source_id, kind) DO UPDATE SET sums = ?3",
+            )?
+            .execute(params![self.source_id, kind_no(kind), sums.to_bytes()])?;
+        } else {
+            self.cached("DELETE FROM px_digest WHERE source_id = ?1 AND kind = ?2")?
+                .execute([self.source_id, kind_no(kind)])?;
+        }
+        Ok(())
+    }
+
+    fn emitted_name(&mut self, no: NameNo) -> Result<i64, StoreError> {
+        let findings = self.findings;
+        if let Some(&Some(id)) = self.emitted_names.get(no as usize) {
+            return Ok(id);
+        }
+        let name = findings.names.get(no as usize).ok_or_else(unreadable)?;
+        let id = self.name(name)?;
+        if let Some(slot) = self.emitted_names.get_mut(no as usize) {
+            *slot = Some(id);
+        }
+        Ok(id)
     }
 
     /// Returns the stored number of a type, class or verb.
@@ -388,6 +529,13 @@ impl<'a> Writer<'a> {
     fn cached(&self, sql: &str) -> rusqlite::Result<CachedStatement<'a>> {
         self.transaction.prepare_cached(sql)
     }
+}
+
+/// Relationships that were created, by their ends: each with its row, sorted.
+struct Edges {
+    created: u64,
+    from: Vec<(u128, i64)>,
+    to: Vec<(u128, i64)>,
 }
 
 /// Records the sync, its steps and its counts by type. Returns its row.
@@ -465,7 +613,7 @@ fn insert_sync(
     Ok(sync)
 }
 
-fn micros_since_epoch(time: SystemTime) -> i64 {
+pub(super) fn micros_since_epoch(time: SystemTime) -> i64 {
     match time.duration_since(UNIX_EPOCH) {
         Ok(since) => micros(since.as_micros()),
         Err(before) => -micros(before.duration().as_micros()),
@@ -476,7 +624,7 @@ fn micros(micros: u128) -> i64 {
     i64::try_from(micros).unwrap_or(i64::MAX)
 }
 
-/// As the engine's `lower(hex(id))`, which the index by id is over.
-fn hex(id: [u8; 16]) -> String {
-    format!("{:032x}", u128::from_be_bytes(id))
+/// Returns the machine's time as the store keeps it.
+pub(super) fn now() -> i64 {
+    micros_since_epoch(SystemTime::now())
 }

@@ -6,6 +6,11 @@ ALTER TABLE px_source ADD COLUMN shape BLOB;
 ALTER TABLE px_source ADD COLUMN changes INTEGER NOT NULL DEFAULT 0;
 UPDATE px_source SET changes = (SELECT count(*) FROM px_change c WHERE c.source_id = px_source.source_id);
 
+-- History is bounded for each source.
+DROP INDEX px_change_sync;
+CREATE INDEX px_change_source ON px_change (source_id, sync);
+CREATE INDEX px_sync_source ON px_sync (source_id, sync);
+
 -- Counts the write transactions of the store. The lock file names the last one that was
 -- acknowledged, so that a store that has lost one is found out when it is opened.
 INSERT INTO px_meta VALUES ('epoch', 0);

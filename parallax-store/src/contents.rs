@@ -1,0 +1,194 @@
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parallax_core::{Batch, EmissionRef, EntityRef, RecordKind, RelationshipRef};
+
+use crate::emissions::Emitted;
+use crate::error::StoreError;
+
+/// What is kept in memory before a file is made.
+const IN_MEMORY: usize = 8 << 20;
+
+/// The contents of emitted records: in memory while they are few, then in a file that nobody else
+/// can open.
+#[derive(Debug)]
+pub(crate) struct Contents {
+    /// Where the file is made, and unlinked at once.
+    directory: PathBuf,
+    batches: Vec<Option<Arc<Batch>>>,
+    in_memory: usize,
+    file: Option<File>,
+    length: u64,
+}
+
+/// Where the content of an emission is: the number of a batch and the place in it, or offset and
+/// length in the file; of a rejected one, nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place(u64);
+
+impl Place {
+    pub(crate) const NOWHERE: Self = Self(u64::MAX);
+    const IN_FILE: u64 = 1 << 63;
+    /// An entity is at most 4 MiB of values, and its names.
+    const LENGTH_BITS: u32 = 24;
+
+    fn in_batch(batch: usize, place: usize) -> Self {
+        Self((batch as u64) << 32 | place as u64)
+    }
+
+    fn in_file(offset: u64, length: usize) -> Self {
+        Self(Self::IN_FILE | offset << Self::LENGTH_BITS | length as u64)
+    }
+}
+
+impl Contents {
+    /// Holds nothing. Files are made in `directory`.
+    pub(crate) fn new(directory: PathBuf) -> Self {
+        Self {
+            directory,
+            batches: Vec::new(),
+            in_memory: 0,
+            file: None,
+            length: 0,
+        }
+    }
+
+    /// Keeps a batch that is in memory anyway, and returns its number.
+    pub(crate) fn keep(&mut self, batch: Arc<Batch>) -> usize {
+        self.in_memory += batch.size();
+        self.batches.push(Some(batch));
+        self.batches.len() - 1
+    }
+
+    /// Takes a batch, and tells `each` emission with its place, in order.
+    pub(crate) fn spool(
+        &mut self,
+        batch: &Arc<Batch>,
+        mut each: impl FnMut(RecordKind, EmissionRef<'_>, Place),
+    ) -> io::Result<Option<usize>> {
+        if self.file.is_none() && self.in_memory + batch.size() <= IN_MEMORY {
+            let number = self.keep(Arc::clone(batch));
+            places(batch, number, each);
+            return Ok(Some(number));
+        }
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert(unlinked(&self.directory)?),
+        };
+        let mut bytes = Vec::with_capacity(batch.size());
+        for kind in RecordKind::ALL {
+            for emission in batch.emissions(kind) {
+                let content = emission.content.unwrap_or_default();
+                let place = Place::in_file(self.length + bytes.len() as u64, content.len());
+                bytes.extend_from_slice(content);
+                each(kind, emission, place);
+            }
+        }
+        file.write_all_at(&bytes, self.length)?;
+        self.length += bytes.len() as u64;
+        Ok(None)
+    }
+
+    /// Lets go of a batch whose attempt failed.
+    pub(crate) fn release(&mut self, number: usize) {
+        if let Some(batch) = self.batches.get_mut(number).and_then(Option::take) {
+            self.in_memory -= batch.size();
+        }
+    }
+
+    /// Reads an entity that was emitted; `buffer` holds what comes from the file.
+    pub(crate) fn entity<'a>(
+        &'a self,
+        record: &Emitted,
+        buffer: &'a mut Vec<u8>,
+    ) -> Result<EntityRef<'a>, StoreError> {
+        self.emission(RecordKind::Entity, record, buffer)?
+            .entity()
+            .ok_or_else(unreadable)
+    }
+
+    /// Reads a relationship, as [`entity`](Self::entity) does.
+    pub(crate) fn relationship<'a>(
+        &'a self,
+        record: &Emitted,
+        buffer: &'a mut Vec<u8>,
+    ) -> Result<RelationshipRef<'a>, StoreError> {
+        self.emission(RecordKind::Relationship, record, buffer)?
+            .relationship()
+            .ok_or_else(unreadable)
+    }
+
+    fn emission<'a>(
+        &'a self,
+        kind: RecordKind,
+        record: &Emitted,
+        buffer: &'a mut Vec<u8>,
+    ) -> Result<EmissionRef<'a>, StoreError> {
+        let Place(place) = record.place;
+        if place & Place::IN_FILE == 0 {
+            let [batch, place] = [place >> 32, place & u64::from(u32::MAX)].map(size);
+            let batch = self.batches.get(batch);
+            let batch = batch.and_then(Option::as_ref).ok_or_else(unreadable)?;
+            return batch.emission(kind, place).ok_or_else(unreadable);
+        }
+        let place = place & !Place::IN_FILE;
+        buffer.resize(size(place & ((1 << Place::LENGTH_BITS) - 1)), 0);
+        let file = self.file.as_ref().ok_or_else(unreadable)?;
+        file.read_exact_at(buffer, place >> Place::LENGTH_BITS)
+            .map_err(|error| StoreError::Engine {
+                details: format!("what was emitted cannot be read back: {error}"),
+            })?;
+        Ok(EmissionRef {
+            id: record.id.to_be_bytes(),
+            scope: None,
+            content: Some(buffer),
+        })
+    }
+}
+
+/// Tells `each` emission of a batch in memory, with its place.
+pub(crate) fn places(
+    batch: &Batch,
+    number: usize,
+    mut each: impl FnMut(RecordKind, EmissionRef<'_>, Place),
+) {
+    for kind in RecordKind::ALL {
+        for (place, emission) in batch.emissions(kind).enumerate() {
+            each(kind, emission, Place::in_batch(number, place));
+        }
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "it was a size when it was packed"
+)]
+const fn size(bits: u64) -> usize {
+    bits as usize
+}
+
+/// Makes a file without a name.
+fn unlinked(directory: &Path) -> io::Result<File> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let path = directory.join(format!(".parallax-spool-{}-{number}", process::id()));
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)?;
+    fs::remove_file(&path)?;
+    Ok(file)
+}
+
+pub(crate) fn unreadable() -> StoreError {
+    StoreError::Engine {
+        details: "an emitted record cannot be read back".to_owned(),
+    }
+}

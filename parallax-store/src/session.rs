@@ -1,0 +1,172 @@
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use parallax_core::{Attempt, Batch, ConnectorError, ConnectorOutput, ResultExt, Sink};
+
+use crate::error::CommitError;
+use crate::findings::{Collected, StepEmissions};
+use crate::guard::Guard;
+use crate::result::CommitResult;
+use crate::store::Store;
+
+/// One sync on its way into a store: the sink that a run emits into, and then its commit.
+///
+/// Records go through it instead of being gathered in the output: 48 bytes of each stay in memory,
+/// and the content of more than 8 MiB of them goes to a file beside the store that has no name. So
+/// a run of ten million records needs half a gigabyte.
+///
+/// ```
+/// # use parallax_store::{CommitError, Store};
+/// # use parallax_core::{ConnectorOutput, Sink};
+/// # async fn run(sink: &dyn Sink) -> ConnectorOutput { todo!() }
+/// # async fn sync(store: &Store) -> Result<(), CommitError> {
+/// let session = store.session();
+/// let output = run(&session).await; // Runner::new(&connector).sink(&session).run(…)
+/// let result = session.commit(&output).await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Dropping it forgets what was emitted.
+#[must_use = "nothing is written before `commit`"]
+pub struct Session<'a> {
+    store: &'a Store,
+    options: Options,
+    collected: Arc<Mutex<Collected>>,
+}
+
+/// How a commit is done.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    pub(crate) guard: Guard,
+    /// How many changes of each action are listed.
+    pub(crate) changes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            guard: Guard::default(),
+            changes: CommitResult::CHANGES,
+        }
+    }
+}
+
+impl<'a> Session<'a> {
+    pub(crate) fn new(store: &'a Store) -> Self {
+        Self {
+            store,
+            options: Options::default(),
+            collected: Arc::new(Mutex::new(store.collect())),
+        }
+    }
+
+    /// Sets which deletes are held.
+    pub fn guard(mut self, guard: Guard) -> Self {
+        self.options.guard = guard;
+        self
+    }
+
+    /// Sets how many changes of each action [`CommitResult::changes`] lists, instead of
+    /// [`CommitResult::CHANGES`].
+    pub fn list_changes(mut self, changes: usize) -> Self {
+        self.options.changes = changes;
+        self
+    }
+
+    /// Commits what was emitted into the session, or what `output` holds in memory: as
+    /// [`Store::commit_sync`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::commit_sync`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Store::commit_sync`].
+    pub async fn commit(self, output: &ConnectorOutput) -> Result<CommitResult, CommitError> {
+        let (store, options) = (self.store, self.options);
+        let collected = self.into_collected();
+        store
+            .engine()
+            .commit(output.clone(), collected, options)
+            .await
+    }
+
+    /// Returns what [`commit`](Self::commit) would do now, and writes nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::commit_sync`].
+    pub async fn plan(self, output: &ConnectorOutput) -> Result<CommitResult, CommitError> {
+        let (store, options) = (self.store, self.options);
+        let collected = self.into_collected();
+        store
+            .engine()
+            .plan(output.clone(), collected, options)
+            .await
+    }
+
+    fn into_collected(self) -> Collected {
+        // An attempt that is still open has lost its run, and with it its say.
+        std::mem::replace(&mut lock(&self.collected), self.store.collect())
+    }
+}
+
+impl Sink for Session<'_> {
+    fn open(&self, step: usize) -> Box<dyn Attempt> {
+        Box::new(SpooledAttempt {
+            collected: Arc::clone(&self.collected),
+            step,
+            emissions: StepEmissions::default(),
+            in_memory: Vec::new(),
+        })
+    }
+}
+
+impl fmt::Debug for Session<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("store", &self.store)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+struct SpooledAttempt {
+    collected: Arc<Mutex<Collected>>,
+    step: usize,
+    emissions: StepEmissions,
+    /// The numbers of its batches that are in memory.
+    in_memory: Vec<usize>,
+}
+
+impl Attempt for SpooledAttempt {
+    fn write(&mut self, batch: Arc<Batch>) -> Result<(), ConnectorError> {
+        let number = lock(&self.collected)
+            .write(&mut self.emissions, &batch)
+            .fatal("keep what was emitted until it is committed")?;
+        self.in_memory.extend(number);
+        Ok(())
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<(), ConnectorError> {
+        self.in_memory.clear();
+        let emissions = std::mem::take(&mut self.emissions);
+        lock(&self.collected).accept(self.step, emissions);
+        Ok(())
+    }
+}
+
+impl Drop for SpooledAttempt {
+    fn drop(&mut self) {
+        let mut collected = lock(&self.collected);
+        for number in self.in_memory.drain(..) {
+            collected.contents.release(number);
+        }
+    }
+}
+
+fn lock(collected: &Mutex<Collected>) -> MutexGuard<'_, Collected> {
+    collected.lock().unwrap_or_else(PoisonError::into_inner)
+}

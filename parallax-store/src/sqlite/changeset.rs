@@ -1,0 +1,209 @@
+use parallax_core::{Counts, RecordKind, SyncStats};
+use rusqlite::{OptionalExtension, Transaction, params};
+
+use crate::engine::Word;
+use crate::error::StoreError;
+use crate::result::Decided;
+use crate::sqlite::delete::{delete, wait_for_deleted};
+use crate::sqlite::retain::retain;
+use crate::sqlite::write::now;
+
+/// Returns the state of a changeset after a word.
+const fn state_after(word: Word) -> &'static str {
+    match word {
+        Word::Approve => "approved",
+        Word::Reject => "rejected",
+    }
+}
+
+struct Changeset {
+    source_id: i64,
+    connector_id: String,
+    account_id: String,
+    state: String,
+    closed_sync: Option<i64>,
+}
+
+/// Deletes what a changeset still holds, or keeps it from being held again.
+pub(super) fn decide(
+    transaction: &Transaction<'_>,
+    changeset: u64,
+    word: Word,
+) -> Result<Decided, StoreError> {
+    let no_such = || StoreError::NoSuchChangeset { changeset };
+    let number = i64::try_from(changeset).map_err(|_| no_such())?;
+    let found = transaction
+        .prepare_cached(
+            "SELECT c.source_id, s.connector_id, s.account_id, c.state, c.closed_sync
+             FROM px_changeset c JOIN px_source s ON s.source_id = c.source_id
+             WHERE c.changeset = ?1",
+        )?
+        .query_row([number], |row| {
+            Ok(Changeset {
+                source_id: row.get(0)?,
+                connector_id: row.get(1)?,
+                account_id: row.get(2)?,
+                state: row.get(3)?,
+                closed_sync: row.get(4)?,
+            })
+        })
+        .optional()?;
+    let found = found.ok_or_else(no_such)?;
+    let mut decided = Decided {
+        changeset,
+        connector_id: found.connector_id.clone(),
+        account_id: found.account_id.clone(),
+        entities: 0,
+        relationships: 0,
+        repeated: found.state == state_after(word),
+    };
+    if decided.repeated {
+        (decided.entities, decided.relationships) = match word {
+            Word::Approve => deleted_by(transaction, found.closed_sync)?,
+            Word::Reject => {
+                let rows = |kind| rows(transaction, &found, kind, -number);
+                (
+                    rows(RecordKind::Entity)?.len() as u64,
+                    rows(RecordKind::Relationship)?.len() as u64,
+                )
+            }
+        };
+        return Ok(decided);
+    }
+    if found.state != "open" {
+        return Err(StoreError::ChangesetClosed {
+            changeset,
+            state: found.state,
+        });
+    }
+    let entities = rows(transaction, &found, RecordKind::Entity, number)?;
+    let relationships = rows(transaction, &found, RecordKind::Relationship, number)?;
+    decided.entities = entities.len() as u64;
+    decided.relationships = relationships.len() as u64;
+    let closed_sync = match word {
+        Word::Approve => Some(approve(
+            transaction,
+            &found,
+            number,
+            &entities,
+            &relationships,
+        )?),
+        Word::Reject => {
+            for table in ["px_entity", "px_relationship"] {
+                let sql =
+                    format!("UPDATE {table} SET held = -?2 WHERE source_id = ?1 AND held = ?2");
+                transaction.execute(&sql, [found.source_id, number])?;
+            }
+            None
+        }
+    };
+    transaction.execute(
+        "UPDATE px_changeset SET state = ?2, closed_at = ?3, closed_sync = ?4
+         WHERE changeset = ?1",
+        params![number, state_after(word), now(), closed_sync],
+    )?;
+    // A commit that was decided on what was before decides anew.
+    transaction.execute(
+        "UPDATE px_source SET generation = generation + 1 WHERE source_id = ?1",
+        [found.source_id],
+    )?;
+    Ok(decided)
+}
+
+/// Lists the rows that a changeset holds, with their ids, in the order of ids.
+fn rows(
+    transaction: &Transaction<'_>,
+    changeset: &Changeset,
+    kind: RecordKind,
+    held: i64,
+) -> Result<Vec<(i64, u128)>, StoreError> {
+    let mut statement = transaction.prepare_cached(match kind {
+        RecordKind::Entity => {
+            "SELECT n, id FROM px_entity WHERE source_id = ?1 AND held = ?2 ORDER BY id"
+        }
+        RecordKind::Relationship => {
+            "SELECT n, id FROM px_relationship WHERE source_id = ?1 AND held = ?2 ORDER BY id"
+        }
+    })?;
+    let rows = statement.query_map([changeset.source_id, held], |row| {
+        Ok((row.get(0)?, u128::from_be_bytes(row.get(1)?)))
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Deletes rows as a commit of its own, with its own stats. Returns its sync.
+fn approve(
+    transaction: &Transaction<'_>,
+    changeset: &Changeset,
+    number: i64,
+    entities: &[(i64, u128)],
+    relationships: &[(i64, u128)],
+) -> Result<i64, StoreError> {
+    let source_id = changeset.source_id;
+    let live: (u64, u64) = transaction.query_row(
+        "SELECT entities, relationships FROM px_source WHERE source_id = ?1",
+        [source_id],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    let counts = |live: u64, deletes: &[_]| Counts {
+        deleted: deletes.len() as u64,
+        kept: live.saturating_sub(deletes.len() as u64),
+        ..Counts::default()
+    };
+    let stats = SyncStats::new(counts(live.0, entities), counts(live.1, relationships));
+    let columns = SyncStats::FIELDS.join(", ");
+    let values = stats.values().map(|count| count.to_string()).join(", ");
+    transaction.execute(
+        &format!(
+            "INSERT INTO px_sync (source_id, sync_id, connector_version, outcome, fingerprint,
+                 started_at, duration, committed_at, undelivered_events, {columns})
+             VALUES (?1, ?2, '', 'approved', x'', ?3, 0, ?3, 0, {values})"
+        ),
+        params![source_id, format!("approved:{number}"), now()],
+    )?;
+    let sync = transaction.last_insert_rowid();
+    let row = |(row, _): &(i64, u128)| *row;
+    let gone = [
+        (RecordKind::Relationship, relationships),
+        (RecordKind::Entity, entities),
+    ];
+    for (kind, rows) in gone {
+        let deletes = rows.iter().map(row);
+        let deleted = delete(transaction, sync, kind, deletes, Some(number))?;
+        if deleted != rows.len() as u64 {
+            return Err(StoreError::Corrupt {
+                details: format!(
+                    "changeset {number} holds {} that are not there",
+                    kind.plural()
+                ),
+            });
+        }
+    }
+    wait_for_deleted(transaction, entities.iter().map(|(_, id)| *id))?;
+    transaction.execute(
+        "UPDATE px_source SET entities = entities - ?2, relationships = relationships - ?3,
+             changes = changes + ?2 + ?3
+         WHERE source_id = ?1",
+        params![source_id, entities.len() as u64, relationships.len() as u64],
+    )?;
+    transaction.execute(
+        "INSERT INTO px_sync_type
+         SELECT ?1, kind, n.name, 0, 0, 0, count(*), 0, 0
+         FROM px_change c JOIN px_name n ON n.name_id = c.name
+         WHERE c.source_id = ?2 AND c.sync = ?1 GROUP BY kind, n.name",
+        [sync, source_id],
+    )?;
+    retain(transaction, source_id)?;
+    Ok(sync)
+}
+
+fn deleted_by(transaction: &Transaction<'_>, sync: Option<i64>) -> Result<(u64, u64), StoreError> {
+    let deleted = transaction
+        .query_row(
+            "SELECT entities_deleted, relationships_deleted FROM px_sync WHERE sync = ?1",
+            [sync],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .optional()?;
+    Ok(deleted.unwrap_or_default())
+}
