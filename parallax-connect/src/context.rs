@@ -294,6 +294,7 @@ impl OpenAttempt {
                 // Nothing of a failed attempt counts: neither its records nor what it saw.
                 let mut failed = StepReport::new(report.step_id, report.title);
                 failed.dependencies = report.dependencies;
+                failed.ephemeral = report.ephemeral;
                 failed.status = StepStatus::Failed;
                 failed.error = Some(error);
                 (failed, None)

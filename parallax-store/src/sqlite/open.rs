@@ -26,6 +26,8 @@ const _: () = assert!(rusqlite::ffi::SQLITE_VERSION_NUMBER >= 3_051_003);
 
 /// What a connection holds in memory between commits, in negative KiB as the engine wants it.
 const CACHE: i64 = -16_384;
+/// More than a commit has.
+const STATEMENTS: usize = 256;
 /// More changes than this are a large commit.
 const LARGE: u64 = 20_000;
 /// What a large commit may hold in memory: ids are hashes, so its writes go all over the indexes.
@@ -247,6 +249,7 @@ fn open_file(path: &Path, access: OpenFlags) -> Result<Connection, StoreError> {
     let connection =
         Connection::open_with_flags(path, flags).map_err(|error| open_error(path, error))?;
     connection.busy_timeout(Duration::from_secs(5))?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(connection)
 }
 
@@ -296,7 +299,7 @@ fn check_identity(path: &Path, connection: &Connection) -> Result<i64, StoreErro
 }
 
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
-    connection.set_prepared_statement_cache_capacity(64);
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection.execute_batch(
         // Checkpoints are explicit, after the commit is acknowledged. No mmap: an I/O error would
         // be a signal, and it made the WAL-reset defect worse.
