@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parallax_connect::Connector;
+use parallax_store::Guard;
 
 /// A source that is synced again and again.
 #[derive(Clone)]
@@ -10,6 +11,7 @@ pub struct Job {
     pub(crate) connector: Arc<dyn Connector>,
     pub(crate) account_id: String,
     pub(crate) every: Duration,
+    pub(crate) guard: Guard,
 }
 
 impl Job {
@@ -23,7 +25,15 @@ impl Job {
             connector,
             account_id: account_id.into(),
             every,
+            guard: Guard::default(),
         }
+    }
+
+    /// Sets which deletes of its syncs are held.
+    #[must_use]
+    pub fn guard(mut self, guard: Guard) -> Self {
+        self.guard = guard;
+        self
     }
 
     /// Returns the connector's name.

@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use parallax_connect::{RunError, Runner};
 use parallax_core::{ConnectorOutput, Escaped, StepStatus};
-use parallax_store::{CommitError, CommitResult, Outcome, Store};
+use parallax_store::{CommitError, CommitResult, Outcome, Session};
 
 /// A sync that was run and committed.
 #[derive(Clone, Debug)]
@@ -34,9 +34,10 @@ pub enum SyncError {
     },
 }
 
-/// Runs a connector, commits what it found, and logs what the commit did in one line.
+/// Runs a connector into a session, commits what it found, and logs what the commit did in one line;
+/// in one more, if deletes are held.
 ///
-/// A sync of which only a part counted is committed and logged as partial, with what was kept and
+/// The output holds the report and no records: those are in the session. A sync of which only a part counted is committed and logged as partial, with what was kept and
 /// why. One of which nothing counted is recorded and logged as failed; it is no error.
 ///
 /// # Errors
@@ -50,11 +51,11 @@ pub async fn run_once(
     runner: Runner<'_>,
     account_id: &str,
     sync_id: &str,
-    store: &Store,
+    session: Session<'_>,
 ) -> Result<Synced, SyncError> {
-    let output = runner.run(account_id, sync_id).await?;
+    let output = runner.sink(&session).run(account_id, sync_id).await?;
     let started = Instant::now();
-    match store.commit_sync(&output).await {
+    match session.commit(&output).await {
         Ok(result) => {
             let synced = Synced {
                 output,
@@ -123,6 +124,18 @@ fn log_commit(
         Outcome::Committed => line!(info, "Sync committed"),
         Outcome::Partial => line!(warn, "Sync partial", reason = reasons(output)),
         Outcome::Failed => line!(warn, "Sync failed", reason = reasons(output)),
+    }
+    if let Some(changeset) = result.held_changeset {
+        tracing::warn!(
+            connector_id = %run.connector_id,
+            account_id = %Escaped(&run.account_id),
+            sync_id = %Escaped(&run.sync_id),
+            changeset,
+            entities_held = stats.entities_held,
+            relationships_held = stats.relationships_held,
+            reason = %Escaped(result.held_because.as_deref().unwrap_or_default()),
+            "Deletes held"
+        );
     }
 }
 

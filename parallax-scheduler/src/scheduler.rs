@@ -171,7 +171,8 @@ impl Scheduler {
         let (store, stop, id) = (Arc::clone(&self.store), stop.clone(), sync_id.clone());
         let sync = async move {
             let runner = Runner::new(&job.connector).cancel_on(stop);
-            run_once(runner, &job.account_id, &id, &store).await
+            let session = store.session().guard(job.guard);
+            run_once(runner, &job.account_id, &id, session).await
         };
         let handle = syncs.spawn(sync.in_current_span());
         Some((handle.id(), sync_id))

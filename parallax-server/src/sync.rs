@@ -189,12 +189,16 @@ impl Sync<'_> {
     }
 
     async fn once(&self, runner: Runner<'_>) -> Result<Synced, SyncError> {
+        let session = self.store.session();
         if !self.dry_run {
-            let synced = run_once(runner, self.account_id, self.sync_id, self.store).await?;
+            let synced = run_once(runner, self.account_id, self.sync_id, session).await?;
             return Ok((synced.output, synced.result));
         }
-        let output = runner.run(self.account_id, self.sync_id).await?;
-        match self.store.plan_sync(&output).await {
+        let output = runner
+            .sink(&session)
+            .run(self.account_id, self.sync_id)
+            .await?;
+        match session.plan(&output).await {
             Ok(result) => Ok((output, result)),
             Err(error) => Err(SyncError::Commit {
                 output: Box::new(output),

@@ -146,7 +146,7 @@ async fn check(store: &Store, history: &str, acts: &[Act]) -> Result<(), TestCas
                 for is_again in [false, true] {
                     let decided = decide(store, changeset, *is_right).await.unwrap();
                     prop_assert_eq!(
-                        (decided.entities + decided.relationships) as usize,
+                        usize::try_from(decided.entities + decided.relationships).unwrap(),
                         expected
                     );
                     prop_assert_eq!(decided.repeated, is_again);
