@@ -1,24 +1,25 @@
-//! Collects and commits N entities and about 2N relationships: a first sync, one that finds
-//! nothing changed, one that finds 1 % changed and 1 % gone, and one more without a change.
+//! Commits N entities and about 2N relationships, eight properties and 215 bytes an entity: a first
+//! sync, one that finds nothing changed, and ones that find a little changed.
 //!
-//! `cargo xtask bench commit [N]`, in a release build, prints a row per sync. Times are wall time; compare
-//! rows of one run, since machines differ and are noisy.
-#![allow(clippy::print_stdout, reason = "what the program is for")]
-
+//! `cargo xtask bench commit [N]`, in a release build, prints a row per sync: wall and CPU time of
+//! the commit, and the memory it needed above its input, which is collected before. `stream` runs
+//! the connector into a session instead, and counts the run, too. Compare rows of one run, since
+//! machines differ and are noisy.
 use std::error::Error;
 use std::fs;
 use std::time::Instant;
 
 use parallax_connect::{
-    Connector, ConnectorError, Step, StepContext, entity, relationship, run_connector, step,
+    Connector, ConnectorError, Runner, Step, StepContext, entity, relationship, run_connector, step,
 };
-use parallax_store::Store;
+use parallax_store::{Guard, Store};
 
 /// A fleet of hosts that talk to each other; 241 bytes and eight properties each.
+#[derive(Clone, Copy)]
 struct Fleet {
     hosts: usize,
-    /// Whether 1 % have changed, and 1 % are gone.
-    churned: bool,
+    /// How many hosts have changed, and as many others are gone.
+    churned: usize,
 }
 
 impl Connector for Fleet {
@@ -34,10 +35,11 @@ impl Connector for Fleet {
 impl Fleet {
     async fn hosts(&self, ctx: StepContext) -> Result<(), ConnectorError> {
         let key = |host: usize| ("fleet_host", format!("host-{host:09}-abcdefghij"));
-        let gone = if self.churned { self.hosts / 100 } else { 0 };
-        for host in gone..self.hosts {
+        let each = self.hosts.checked_div(self.churned).unwrap_or(usize::MAX);
+        let is_gone = |host: usize| host % each == 2;
+        for host in (0..self.hosts).filter(|host| !is_gone(*host)) {
+            let revision = u32::from(host % each == 1);
             let (entity_type, host_key) = key(host);
-            let revision = u32::from(self.churned && host % 100 == 1);
             ctx.emit(
                 entity(entity_type, host_key)
                     .class("Host")
@@ -56,7 +58,7 @@ impl Fleet {
             )?;
             for (number, verb) in [(1, "TALKS_TO"), (2, "DEPENDS_ON")] {
                 let other = (host * 7 + number * 13) % self.hosts;
-                if other >= gone {
+                if !is_gone(other) {
                     ctx.emit(relationship(key(host), verb, key(other)))?;
                 }
             }
@@ -67,52 +69,110 @@ impl Fleet {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let hosts = match std::env::args().nth(1) {
+    let mut args = std::env::args().skip(1);
+    let hosts = match args.next() {
         Some(hosts) => hosts.parse()?,
         None => 100_000,
     };
     let directory = tempfile::tempdir_in(".")?;
-    let path = directory.path().join("parallax.db");
-    let store = Store::open(&format!("sqlite:{}", path.display())).await?;
-    println!("{hosts} entities  collect s  commit s  records/s  peak MB  file MB");
+    let url = format!("sqlite:{}", directory.path().join("parallax.db").display());
+    if args.next().as_deref() == Some("stream") {
+        return stream(&url, hosts).await;
+    }
+    let mut store = Store::open(&url).await?;
+    println!("{hosts} entities   wall s    CPU s  memory MB  log into file s");
     let syncs = [
-        ("first", false),
-        ("unchanged", false),
-        ("1 % + 1 %", true),
-        ("unchanged", true),
+        ("first", 0),
+        ("unchanged", 0),
+        ("100 + 100", 100),
+        ("100 back", 0),
+        ("1 % + 1 %", hosts / 100),
+        ("unchanged", hosts / 100),
     ];
     for (number, (name, churned)) in syncs.into_iter().enumerate() {
-        let started = Instant::now();
         let fleet = Fleet { hosts, churned };
         let output = run_connector(&fleet, "acme", &format!("sync-{number}"), None).await?;
-        let collected = started.elapsed();
-        let started = Instant::now();
-        let stats = store.commit_sync(&output).await?.stats;
-        let committed = started.elapsed();
-        let [created, updated, unchanged] = [
-            stats.entities_created + stats.relationships_created,
-            stats.entities_updated + stats.relationships_updated,
-            stats.entities_unchanged + stats.relationships_unchanged,
-        ];
-        let records = u32::try_from(created + updated + unchanged)?;
-        println!(
-            "{name:>15}  {:>9.2}  {:>8.2}  {:>9.0}  {:>7}  {:>7}",
-            collected.as_secs_f64(),
-            committed.as_secs_f64(),
-            f64::from(records) / committed.as_secs_f64(),
-            peak_mb()?,
-            fs::metadata(&path)?.len() / 1_000_000,
-        );
+        let meter = Meter::start()?;
+        let result = store.session().guard(Guard::OFF).commit(&output).await?;
+        let (wall, cpu, memory) = meter.stop()?;
+        // Whoever writes next waits until the log is in the file.
+        let checkpoint = Instant::now();
+        drop(store.reject(u64::MAX).await);
+        let checkpoint = checkpoint.elapsed().as_secs_f64();
+        println!("{name:>15}  {wall:>7.2}  {cpu:>7.2}  {memory:>9}  {checkpoint:>15.2}");
+        let written = result.stats.entities_created + result.stats.entities_updated;
+        assert_eq!(written == 0, name == "unchanged", "{name}");
+    }
+    drop(store);
+    let meter = Meter::start()?;
+    store = Store::open(&url).await?;
+    let one = "SELECT properties FROM parallax_entity WHERE id = (SELECT id FROM
+         parallax_entity LIMIT 1 OFFSET 1000)";
+    assert_eq!(store.query(one).await?.rows.len(), 1);
+    let (wall, cpu, memory) = meter.stop()?;
+    println!(
+        "{:>15}  {wall:>7.2}  {cpu:>7.2}  {memory:>9}",
+        "reopen + read"
+    );
+    Ok(())
+}
+
+/// Runs and commits twice, without gathering the records in memory.
+async fn stream(url: &str, hosts: usize) -> Result<(), Box<dyn Error>> {
+    let store = Store::open(url).await?;
+    println!("{hosts} entities    run s  commit s    CPU s  memory MB");
+    for name in ["first", "unchanged"] {
+        let fleet = Fleet { hosts, churned: 0 };
+        let meter = Meter::start()?;
+        let session = store.session();
+        let output = Runner::new(&fleet).sink(&session).run("acme", name).await?;
+        let run = output.run().duration.as_secs_f64();
+        session.commit(&output).await?;
+        let (wall, cpu, memory) = meter.stop()?;
+        let commit = wall - run;
+        println!("{name:>15}  {run:>7.2}  {commit:>8.2}  {cpu:>7.2}  {memory:>9}");
     }
     Ok(())
 }
 
-fn peak_mb() -> Result<u64, Box<dyn Error>> {
+/// Measures wall time, CPU time, and memory above what there was.
+struct Meter {
+    started: Instant,
+    cpu: f64,
+    memory: u64,
+}
+
+impl Meter {
+    fn start() -> Result<Self, Box<dyn Error>> {
+        // Forgets the peak of what came before.
+        fs::write("/proc/self/clear_refs", "5")?;
+        Ok(Self {
+            started: Instant::now(),
+            cpu: cpu()?,
+            memory: memory("VmRSS:")?,
+        })
+    }
+
+    fn stop(self) -> Result<(f64, f64, u64), Box<dyn Error>> {
+        let wall = self.started.elapsed().as_secs_f64();
+        let memory = memory("VmHWM:")?.saturating_sub(self.memory);
+        Ok((wall, cpu()? - self.cpu, memory))
+    }
+}
+
+/// CPU time of the process and its threads, in seconds.
+fn cpu() -> Result<f64, Box<dyn Error>> {
+    let stat = fs::read_to_string("/proc/self/stat")?;
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    let ticks = after_name.split_whitespace().skip(11).take(2);
+    let ticks = ticks.map(str::parse).collect::<Result<Vec<f64>, _>>()?;
+    Ok(ticks.iter().sum::<f64>() / 100.0)
+}
+
+/// A figure of the process's memory, in MB.
+fn memory(name: &str) -> Result<u64, Box<dyn Error>> {
     let status = fs::read_to_string("/proc/self/status")?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib: u64 = peak
-        .and_then(|peak| peak.split_whitespace().next())
-        .unwrap_or("0")
-        .parse()?;
-    Ok(kib / 1_000)
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let kib = line.and_then(|line| line.split_whitespace().next());
+    Ok(kib.unwrap_or("0").parse::<u64>()? / 1_000)
 }

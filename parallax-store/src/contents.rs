@@ -58,40 +58,33 @@ impl Contents {
         }
     }
 
-    /// Keeps a batch that is in memory anyway, and returns its number.
-    pub(crate) fn keep(&mut self, batch: Arc<Batch>) -> usize {
+    /// Keeps a batch that is in memory anyway.
+    pub(crate) fn keep(&mut self, batch: &Arc<Batch>) -> Spooled {
         self.in_memory += batch.size();
-        self.batches.push(Some(batch));
-        self.batches.len() - 1
+        self.batches.push(Some(Arc::clone(batch)));
+        Spooled::InMemory(self.batches.len() - 1)
     }
 
-    /// Takes a batch, and tells `each` emission with its place, in order.
-    pub(crate) fn spool(
-        &mut self,
-        batch: &Arc<Batch>,
-        mut each: impl FnMut(RecordKind, EmissionRef<'_>, Place),
-    ) -> io::Result<Option<usize>> {
+    /// Takes a batch: into memory while there is little, then into the file.
+    pub(crate) fn spool(&mut self, batch: &Arc<Batch>) -> io::Result<Spooled> {
         if self.file.is_none() && self.in_memory + batch.size() <= IN_MEMORY {
-            let number = self.keep(Arc::clone(batch));
-            places(batch, number, each);
-            return Ok(Some(number));
+            return Ok(self.keep(batch));
         }
         let file = match &mut self.file {
             Some(file) => file,
             none => none.insert(unlinked(&self.directory)?),
         };
         let mut bytes = Vec::with_capacity(batch.size());
-        for kind in RecordKind::ALL {
+        let begins = RecordKind::ALL.map(|kind| {
+            let begin = self.length + bytes.len() as u64;
             for emission in batch.emissions(kind) {
-                let content = emission.content.unwrap_or_default();
-                let place = Place::in_file(self.length + bytes.len() as u64, content.len());
-                bytes.extend_from_slice(content);
-                each(kind, emission, place);
+                bytes.extend_from_slice(emission.content.unwrap_or_default());
             }
-        }
+            begin
+        });
         file.write_all_at(&bytes, self.length)?;
         self.length += bytes.len() as u64;
-        Ok(None)
+        Ok(Spooled::InFile(begins))
     }
 
     /// Lets go of a batch whose attempt failed.
@@ -151,16 +144,50 @@ impl Contents {
     }
 }
 
-/// Tells `each` emission of a batch in memory, with its place.
-pub(crate) fn places(
-    batch: &Batch,
-    number: usize,
-    mut each: impl FnMut(RecordKind, EmissionRef<'_>, Place),
-) {
-    for kind in RecordKind::ALL {
-        for (place, emission) in batch.emissions(kind).enumerate() {
-            each(kind, emission, Place::in_batch(number, place));
+/// Where a batch is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Spooled {
+    /// In memory, as a batch of this number.
+    InMemory(usize),
+    /// In the file: its entities from here, its relationships from there.
+    InFile([u64; 2]),
+}
+
+impl Spooled {
+    /// Returns the number of the batch that is in memory.
+    pub(crate) fn in_memory(self) -> Option<usize> {
+        match self {
+            Self::InMemory(number) => Some(number),
+            Self::InFile(_) => None,
         }
+    }
+
+    /// Returns the emissions of the batch, each with its place.
+    pub(crate) fn emissions(
+        self,
+        batch: &Batch,
+        kind: RecordKind,
+    ) -> impl Iterator<Item = (EmissionRef<'_>, Place)> {
+        let [entities, relationships] = match self {
+            Self::InMemory(_) => [0; 2],
+            Self::InFile(begins) => begins,
+        };
+        let mut offset = match kind {
+            RecordKind::Entity => entities,
+            RecordKind::Relationship => relationships,
+        };
+        let emissions = batch.emissions(kind).enumerate();
+        emissions.map(move |(number, emission)| {
+            let place = match self {
+                Self::InMemory(batch) => Place::in_batch(batch, number),
+                Self::InFile(_) => {
+                    let length = emission.content.map_or(0, <[u8]>::len);
+                    offset += length as u64;
+                    Place::in_file(offset - length as u64, length)
+                }
+            };
+            (emission, place)
+        })
     }
 }
 

@@ -1,11 +1,12 @@
 use std::ops::Range;
 
-use parallax_core::{EmissionRef, SyncReport};
+use parallax_core::{Batch, EmissionRef, RecordKind, SyncReport};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use crate::claims::{ClaimSets, SetNo};
-use crate::contents::Place;
+use crate::contents::{Place, Spooled};
 use crate::digest::{self, BUCKETS, Sums, bucket_of};
+use crate::findings::Names;
 
 /// The place of a type or verb among the names of a run.
 pub(crate) type NameNo = u32;
@@ -57,7 +58,7 @@ impl Pieces {
     const SMALLEST: usize = 16;
     const LARGEST: usize = 16 << 10;
 
-    pub(crate) fn push(&mut self, emission: Emitted) {
+    fn push(&mut self, emission: Emitted) {
         match self.0.last_mut() {
             Some(last) if last.len() < last.capacity() => last.push(emission),
             last => {
@@ -69,9 +70,38 @@ impl Pieces {
         }
     }
 
+    /// Adds the emissions of one kind of a batch.
+    pub(crate) fn add(
+        &mut self,
+        batch: &Batch,
+        kind: RecordKind,
+        spooled: Spooled,
+        names: &mut Names,
+        seed: u64,
+    ) {
+        for (emission, place) in spooled.emissions(batch, kind) {
+            let name = names.of(emission);
+            self.push(Emitted::new(emission, name, place, seed));
+        }
+    }
+
     fn len(&self) -> usize {
         self.0.iter().map(Vec::len).sum()
     }
+}
+
+/// What a step emitted of one kind, and whose claims that makes.
+#[derive(Debug)]
+pub(crate) struct StepPieces {
+    pub(crate) pieces: Pieces,
+    pub(crate) claims: StepClaims,
+}
+
+/// The claims that a step makes: in each of its scopes, and in none.
+#[derive(Clone, Debug)]
+pub(crate) struct StepClaims {
+    scopes: Vec<SetNo>,
+    unscoped: SetNo,
 }
 
 /// What a sync emitted of one kind: one entry per id, sorted by id.
@@ -82,6 +112,8 @@ pub(crate) struct Emissions {
     pub(crate) total: u128,
     /// Of many records: their buckets.
     pub(crate) buckets: Option<Buckets>,
+    /// Types or verbs, each once.
+    pub(crate) names: Vec<String>,
     /// All emissions, accepted or not.
     pub(crate) emitted: u64,
     pub(crate) duplicates: u64,
@@ -102,26 +134,24 @@ impl Emissions {
     pub(crate) const MANY: usize = 16_384;
 
     /// Sorts the emissions of each step, steps in the order of their declaration.
-    pub(crate) fn sort(steps: Vec<(Pieces, Vec<SetNo>, SetNo)>) -> Vec<Emitted> {
-        let count = steps.iter().map(|(pieces, ..)| pieces.len()).sum();
-        let claims_of = |emission: &Emitted, scopes: &[SetNo], unscoped| {
-            let scope = emission.claims as usize;
-            scopes.get(scope).copied().unwrap_or(unscoped)
+    pub(crate) fn sort(steps: Vec<StepPieces>) -> Vec<Emitted> {
+        let count = steps.iter().map(|step| step.pieces.len()).sum();
+        let claimed = |mut emission: Emitted, claims: &StepClaims| {
+            let scope = claims.scopes.get(emission.claims as usize);
+            emission.claims = scope.copied().unwrap_or(claims.unscoped);
+            emission
         };
         if count < Self::MANY {
             let mut sorted = Vec::with_capacity(count);
-            for (pieces, scopes, unscoped) in steps {
-                for mut emission in pieces.0.into_iter().flatten() {
-                    emission.claims = claims_of(&emission, &scopes, unscoped);
-                    sorted.push(emission);
-                }
+            for StepPieces { pieces, claims } in steps {
+                let emissions = pieces.0.into_iter().flatten();
+                sorted.extend(emissions.map(|emission| claimed(emission, &claims)));
             }
             sorted.sort_by_key(|emission| emission.id);
             return sorted;
         }
-        let pieces = || steps.iter().flat_map(|(pieces, ..)| &pieces.0).flatten();
         let mut next = [0; BUCKETS];
-        for emission in pieces() {
+        for emission in steps.iter().flat_map(|step| &step.pieces.0).flatten() {
             if let Some(count) = next.get_mut(bucket_of(emission.id)) {
                 *count += 1;
             }
@@ -139,10 +169,10 @@ impl Emissions {
             name: 0,
         };
         let mut sorted = vec![nothing; count];
-        for (pieces, scopes, unscoped) in steps {
+        for StepPieces { pieces, claims } in steps {
             for piece in pieces.0 {
-                for mut emission in piece {
-                    emission.claims = claims_of(&emission, &scopes, unscoped);
+                for emission in piece {
+                    let emission = claimed(emission, &claims);
                     if let Some(next) = next.get_mut(bucket_of(emission.id))
                         && let Some(slot) = sorted.get_mut(*next)
                     {
@@ -167,6 +197,8 @@ impl Emissions {
     /// emitted it claims it. Arrival plays no part.
     pub(crate) fn merge(
         mut sorted: Vec<Emitted>,
+        names: Vec<String>,
+        emitted: u64,
         rejected_by_emit: u64,
         sets: &mut ClaimSets,
     ) -> Self {
@@ -195,7 +227,8 @@ impl Emissions {
             records: sorted,
             total: 0,
             buckets: None,
-            emitted: 0,
+            names,
+            emitted,
             duplicates,
             rejected,
         }
@@ -246,16 +279,16 @@ impl Emissions {
     }
 }
 
-/// Returns for each step the claims of its scopes, and that of no scope.
-pub(crate) fn claims_of_steps(
-    report: &SyncReport,
-    sets: &mut ClaimSets,
-) -> Vec<(Vec<SetNo>, SetNo)> {
+/// Returns the claims of each step.
+pub(crate) fn claims_of_steps(report: &SyncReport, sets: &mut ClaimSets) -> Vec<StepClaims> {
     let mut claims = |step_id: &str, scope: Option<&str>| sets.single(step_id, scope);
     let steps = report.steps().iter().map(|step| {
         let scopes = step.scopes.iter();
         let scopes = scopes.map(|scope| claims(&step.step_id, Some(&scope.name)));
-        (scopes.collect(), claims(&step.step_id, None))
+        StepClaims {
+            scopes: scopes.collect(),
+            unscoped: claims(&step.step_id, None),
+        }
     });
     steps.collect()
 }

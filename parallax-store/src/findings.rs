@@ -3,12 +3,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
-use parallax_core::{Batch, ConnectorOutput, RecordKind};
+use parallax_core::{Batch, ConnectorOutput, EmissionRef, RecordKind};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::claims::ClaimSets;
-use crate::contents::{Contents, Place, places};
-use crate::emissions::{Emissions, Emitted, NameNo, Pieces, claims_of_steps};
+use crate::contents::Contents;
+use crate::emissions::{Emissions, NameNo, Pieces, StepPieces, claims_of_steps};
 
 /// What the accepted attempts of a run have emitted so far, by step.
 #[derive(Debug)]
@@ -16,25 +16,13 @@ pub(crate) struct Collected {
     pub(crate) contents: Contents,
     /// The store's secret.
     seed: u64,
-    names: Names,
+    /// Types, and verbs.
+    names: [Names; 2],
     steps: Vec<StepEmissions>,
 }
 
-/// What one attempt of one step emitted.
-#[derive(Debug, Default)]
-pub(crate) struct StepEmissions {
-    entities: Pieces,
-    relationships: Pieces,
-}
-
-impl StepEmissions {
-    fn push(&mut self, kind: RecordKind, emission: Emitted) {
-        match kind {
-            RecordKind::Entity => self.entities.push(emission),
-            RecordKind::Relationship => self.relationships.push(emission),
-        }
-    }
-}
+/// What one attempt of one step emitted: entities, and relationships.
+pub(crate) type StepEmissions = [Pieces; 2];
 
 impl Collected {
     /// Nothing yet. What does not fit into memory goes to a file in `spool`.
@@ -42,7 +30,7 @@ impl Collected {
         Self {
             contents: Contents::new(spool),
             seed,
-            names: Names::default(),
+            names: Default::default(),
             steps: Vec::new(),
         }
     }
@@ -53,16 +41,12 @@ impl Collected {
         attempt: &mut StepEmissions,
         batch: &Arc<Batch>,
     ) -> std::io::Result<Option<usize>> {
-        let Self {
-            contents,
-            seed,
-            names,
-            ..
-        } = self;
-        contents.spool(batch, |kind, emission, place| {
-            let name = names.of(emission.name());
-            attempt.push(kind, Emitted::new(emission, name, place, *seed));
-        })
+        let spooled = self.contents.spool(batch)?;
+        let kinds = attempt.iter_mut().zip(&mut self.names);
+        for ((pieces, names), kind) in kinds.zip(RecordKind::ALL) {
+            pieces.add(batch, kind, spooled, names, self.seed);
+        }
+        Ok(spooled.in_memory())
     }
 
     /// Accepts an attempt of the `step`-th declared step.
@@ -74,23 +58,6 @@ impl Collected {
             *slot = attempt;
         }
     }
-
-    /// Adds what an output holds in memory.
-    fn add(&mut self, output: &ConnectorOutput) {
-        for (step, batches) in output.batches().iter().enumerate() {
-            let mut emissions = StepEmissions::default();
-            for batch in batches {
-                let number = self.contents.keep(Arc::clone(batch));
-                places(batch, number, |kind, emission, place: Place| {
-                    let name = self.names.of(emission.name());
-                    emissions.push(kind, Emitted::new(emission, name, place, self.seed));
-                });
-            }
-            if !batches.is_empty() {
-                self.accept(step, emissions);
-            }
-        }
-    }
 }
 
 /// All that a run found, ready to be compared with what is stored.
@@ -98,8 +65,6 @@ impl Collected {
 pub(crate) struct Findings {
     pub(crate) output: ConnectorOutput,
     pub(crate) contents: Contents,
-    /// Types and verbs.
-    pub(crate) names: Vec<String>,
     pub(crate) sets: ClaimSets,
     pub(crate) entities: Emissions,
     pub(crate) relationships: Emissions,
@@ -109,45 +74,67 @@ pub(crate) struct Findings {
 }
 
 impl Findings {
-    /// Sorts and merges what was emitted. Blocks for about 0.1 s per million records.
+    /// Sorts and merges what was emitted, into the session or into memory. Blocks for about 0.1 s
+    /// per million records.
     pub(crate) fn new(output: ConnectorOutput, mut collected: Collected) -> Self {
-        collected.add(&output);
         let seed = collected.seed;
         let report = output.report();
         let mut sets = ClaimSets::default();
         let claims = claims_of_steps(report, &mut sets);
-        let mut steps = [Vec::new(), Vec::new()];
-        for (step, (scopes, unscoped)) in collected.steps.into_iter().zip(claims) {
-            let [entities, relationships] = &mut steps;
-            entities.push((step.entities, scopes.clone(), unscoped));
-            relationships.push((step.relationships, scopes, unscoped));
+        let mut kinds: [Vec<StepPieces>; 2] = Default::default();
+        let mut spooled = collected.steps.into_iter();
+        for claims in claims {
+            for (kind, pieces) in kinds.iter_mut().zip(spooled.next().unwrap_or_default()) {
+                kind.push(StepPieces {
+                    pieces,
+                    claims: claims.clone(),
+                });
+            }
         }
-        let many = report
-            .steps()
+        // Each with where it is, step by step.
+        let contents = &mut collected.contents;
+        let in_memory: Vec<Vec<_>> = output
+            .batches()
             .iter()
-            .map(|step| step.entities + step.relationships);
-        let many = many.sum::<u64>() >= Emissions::MANY as u64;
-        let [entities, relationships] = both(many, steps, Emissions::sort);
+            .map(|batches| {
+                let kept = batches.iter().map(|batch| (batch, contents.keep(batch)));
+                kept.collect()
+            })
+            .collect();
         let steps = report.steps().iter();
-        let rejected = steps.fold((0, 0), |(entities, relationships), step| {
-            (
-                entities + step.entities_rejected,
-                relationships + step.relationships_rejected,
-            )
+        let emitted: u64 = steps.map(|step| step.entities + step.relationships).sum();
+        let is_many = emitted >= Emissions::MANY as u64;
+
+        let [entities, relationships] = kinds;
+        let [entity_names, relationship_names] = collected.names;
+        let jobs = [
+            (RecordKind::Entity, entities, entity_names),
+            (RecordKind::Relationship, relationships, relationship_names),
+        ];
+        let sorted = both(is_many, jobs, |(kind, mut steps, mut names)| {
+            for (step, batches) in steps.iter_mut().zip(&in_memory) {
+                for (batch, spooled) in batches {
+                    step.pieces.add(batch, kind, *spooled, &mut names, seed);
+                }
+            }
+            (kind, Emissions::sort(steps), names)
         });
-        let mut entities = Emissions::merge(entities, rejected.0, &mut sets);
-        let mut relationships = Emissions::merge(relationships, rejected.1, &mut sets);
-        both(many, [&mut entities, &mut relationships], |emissions| {
+        let mut merged = sorted.map(|(kind, sorted, names)| {
+            let steps = report.steps().iter();
+            let counts = steps.map(|step| match kind {
+                RecordKind::Entity => (step.entities, step.entities_rejected),
+                RecordKind::Relationship => (step.relationships, step.relationships_rejected),
+            });
+            let (emitted, rejected) = counts.fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+            Emissions::merge(sorted, names.names, emitted, rejected, &mut sets)
+        });
+        both(is_many, merged.each_mut(), |emissions| {
             emissions.digest(&sets, seed);
         });
-        for step in report.steps() {
-            entities.emitted += step.entities;
-            relationships.emitted += step.relationships;
-        }
-        let fingerprint = fingerprint(&output, [&entities, &relationships], seed);
+        let fingerprint = fingerprint(&output, &merged, seed);
+        let [entities, relationships] = merged;
         Self {
             contents: collected.contents,
-            names: collected.names.names,
             sets,
             entities,
             relationships,
@@ -183,24 +170,24 @@ fn both<T: Send, U: Send>(
     })
 }
 
-/// Types and verbs, each once.
+/// Types or verbs, each once.
 #[derive(Debug, Default)]
-struct Names {
-    names: Vec<String>,
+pub(crate) struct Names {
+    pub(crate) names: Vec<String>,
     nos: HashMap<String, NameNo>,
     last: NameNo,
+    /// How the content of an emission of the last one begins.
+    last_begins: Vec<u8>,
 }
 
 impl Names {
-    fn of(&mut self, name: &str) -> NameNo {
-        // Emissions of one type come in runs.
-        if self
-            .names
-            .get(self.last as usize)
-            .is_some_and(|last| last == name)
-        {
+    pub(crate) fn of(&mut self, emission: EmissionRef<'_>) -> NameNo {
+        let content = emission.content.unwrap_or_default();
+        // Emissions of one type come in runs, and need not be read for it.
+        if !self.last_begins.is_empty() && content.starts_with(&self.last_begins) {
             return self.last;
         }
+        let name = emission.name();
         self.last = match self.nos.get(name) {
             Some(&no) => no,
             None => {
@@ -211,11 +198,14 @@ impl Names {
                 no
             }
         };
+        let end = (name.as_ptr() as usize + name.len()).checked_sub(content.as_ptr() as usize);
+        let begin = end.and_then(|end| content.get(..end)).unwrap_or_default();
+        self.last_begins = begin.to_owned();
         self.last
     }
 }
 
-fn fingerprint(output: &ConnectorOutput, kinds: [&Emissions; 2], seed: u64) -> [u8; 16] {
+fn fingerprint(output: &ConnectorOutput, kinds: &[Emissions; 2], seed: u64) -> [u8; 16] {
     let mut hasher = Xxh3::with_seed(seed);
     let mut put = |bytes: &[u8]| {
         hasher.update(&(bytes.len() as u64).to_le_bytes());

@@ -442,6 +442,7 @@ pub(super) fn types(
 ) -> Result<BTreeMap<(RecordKind, String), Counts>, StoreError> {
     let mut types = BTreeMap::new();
     for (kind, delta) in RecordKind::ALL.into_iter().zip(deltas) {
+        let names = &findings.of_kind(kind).names;
         let mut add = |name: String, counts: Counts| {
             let sum: &mut Counts = types.entry((kind, name)).or_default();
             sum.created += counts.created;
@@ -451,7 +452,7 @@ pub(super) fn types(
             sum.kept += counts.kept;
             sum.held += counts.held;
         };
-        for (name, counts) in findings.names.iter().zip(&delta.by_emitted_name) {
+        for (name, counts) in names.iter().zip(&delta.by_emitted_name) {
             if *counts != Counts::default() {
                 add(name.clone(), *counts);
             }

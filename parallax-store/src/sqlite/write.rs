@@ -28,8 +28,6 @@ pub(super) struct Writer<'a> {
     sync: i64,
     /// Stored numbers of types, classes and verbs.
     names: HashMap<String, i64>,
-    /// Those of the names of the findings.
-    emitted_names: Vec<Option<i64>>,
     claims: HashMap<SetNo, i64>,
     sets: ClaimSets,
 }
@@ -75,7 +73,6 @@ impl<'a> Writer<'a> {
                 &result,
             )?,
             names: HashMap::new(),
-            emitted_names: vec![None; findings.names.len()],
             claims: stored_sets,
             sets,
         };
@@ -317,12 +314,13 @@ impl<'a> Writer<'a> {
                  properties, created_sync, changed_sync, checksum)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10, ?11)",
         )?;
+        let mut types = EmittedNames::of(&self.findings.entities.names);
         let mut created = 0;
         let mut buffer = Vec::new();
         for record in creates {
             let entity = self.findings.contents.entity(record, &mut buffer)?;
             let claims = self.claims(record.claims)?;
-            let entity_type = self.emitted_name(record.name)?;
+            let entity_type = self.emitted_name(&mut types, record.name)?;
             let class = entity.class().map(|class| self.name(class)).transpose()?;
             let properties = json::text(entity.properties());
             let id = record.id.to_be_bytes();
@@ -363,11 +361,12 @@ impl<'a> Writer<'a> {
             from: Vec::with_capacity(creates.len()),
             to: Vec::with_capacity(creates.len()),
         };
+        let mut verbs = EmittedNames::of(&self.findings.relationships.names);
         let mut buffer = Vec::new();
         for record in creates {
             let relationship = self.findings.contents.relationship(record, &mut buffer)?;
             let claims = self.claims(record.claims)?;
-            let verb = self.emitted_name(record.name)?;
+            let verb = self.emitted_name(&mut verbs, record.name)?;
             let (from, to) = (
                 relationship.from().id.to_bytes(),
                 relationship.to().id.to_bytes(),
@@ -487,14 +486,18 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    fn emitted_name(&mut self, no: NameNo) -> Result<i64, StoreError> {
-        let findings = self.findings;
-        if let Some(&Some(id)) = self.emitted_names.get(no as usize) {
+    /// Returns the stored number of a name of the findings.
+    fn emitted_name(
+        &mut self,
+        known: &mut EmittedNames<'_>,
+        no: NameNo,
+    ) -> Result<i64, StoreError> {
+        if let Some(&Some(id)) = known.ids.get(no as usize) {
             return Ok(id);
         }
-        let name = findings.names.get(no as usize).ok_or_else(unreadable)?;
+        let name = known.names.get(no as usize).ok_or_else(unreadable)?;
         let id = self.name(name)?;
-        if let Some(slot) = self.emitted_names.get_mut(no as usize) {
+        if let Some(slot) = known.ids.get_mut(no as usize) {
             *slot = Some(id);
         }
         Ok(id)
@@ -528,6 +531,21 @@ impl<'a> Writer<'a> {
 
     fn cached(&self, sql: &str) -> rusqlite::Result<CachedStatement<'a>> {
         self.transaction.prepare_cached(sql)
+    }
+}
+
+/// The names of the findings of one kind, with their stored numbers as far as they are known.
+struct EmittedNames<'a> {
+    names: &'a [String],
+    ids: Vec<Option<i64>>,
+}
+
+impl<'a> EmittedNames<'a> {
+    fn of(names: &'a [String]) -> Self {
+        Self {
+            names,
+            ids: vec![None; names.len()],
+        }
     }
 }
 
