@@ -28,7 +28,7 @@ pub(crate) struct Contents {
 
 /// Where the content of an emission is: the number of a batch and the place in it, or offset and
 /// length in the file; of a rejected one, nowhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Place(u64);
 
 impl Place {
@@ -217,5 +217,67 @@ fn unlinked(directory: &Path) -> io::Result<File> {
 pub(crate) fn unreadable() -> StoreError {
     StoreError::Engine {
         details: "an emitted record cannot be read back".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use parallax_core::{BatchBuilder, entity, relationship};
+
+    use super::*;
+
+    fn batch(number: usize) -> Arc<Batch> {
+        let mut builder = BatchBuilder::new("acme".into());
+        for n in 0..50 {
+            let key = format!("{number}-{n}");
+            let host = entity("host", &key).property("text", "x".repeat(n * 700));
+            builder.push(&mut host.into(), None).unwrap();
+            let link = relationship(("host", &key), "KNOWS", ("host", "0"));
+            builder.push(&mut link.into(), None).unwrap();
+        }
+        // A rejected one, in between.
+        let bad = entity("host", "bad").property("x", f64::NAN);
+        builder.push(&mut bad.into(), None).unwrap_err();
+        builder.take().unwrap()
+    }
+
+    #[test]
+    fn what_was_spooled_is_read_back_from_memory_and_from_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut contents = Contents::new(directory.path().to_owned());
+        let batches: Vec<_> = (0..20).map(batch).collect();
+        let spooled: Vec<_> = batches.iter().map(|b| contents.spool(b).unwrap()).collect();
+        let in_memory = spooled.iter().filter(|s| s.in_memory().is_some()).count();
+        assert!((1..20).contains(&in_memory), "{in_memory} of 20 in memory");
+        assert!(contents.in_memory <= IN_MEMORY);
+        let left = std::fs::read_dir(directory.path()).unwrap().count();
+        assert_eq!(left, 0, "the file has no name");
+
+        let mut buffer = Vec::new();
+        for (batch, spooled) in batches.iter().zip(spooled) {
+            for (emission, place) in spooled.emissions(batch, RecordKind::Entity) {
+                let record = Emitted::new(emission, 0, place, 7);
+                assert_eq!(record.is_accepted(), emission.content.is_some());
+                if let Some(entity) = emission.entity() {
+                    let read = contents.entity(&record, &mut buffer).unwrap();
+                    assert_eq!(format!("{read:?}"), format!("{entity:?}"));
+                }
+            }
+            for (emission, place) in spooled.emissions(batch, RecordKind::Relationship) {
+                let record = Emitted::new(emission, 0, place, 7);
+                let read = contents.relationship(&record, &mut buffer).unwrap();
+                let expected = emission.relationship().unwrap();
+                assert_eq!(format!("{read:?}"), format!("{expected:?}"));
+            }
+        }
+    }
+
+    #[test]
+    fn attempt_that_failed_gives_its_memory_back() {
+        let mut contents = Contents::new(std::env::temp_dir());
+        let number = contents.spool(&batch(0)).unwrap().in_memory().unwrap();
+        contents.release(number);
+        contents.release(number);
+        assert_eq!(contents.in_memory, 0);
     }
 }

@@ -304,3 +304,145 @@ impl Comparison<'_> {
         *count(self.delta.by_stored_name.entry(stored.name).or_default()) += 1;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::convert::Infallible;
+
+    use parallax_core::{StepReport, StepStatus};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::emissions::tests::merged;
+
+    const SEED: u64 = 7;
+
+    /// What a source has stored: by id the hash, and the changeset that holds it.
+    type Rows = BTreeMap<u128, (u128, Option<i64>)>;
+
+    /// Compares, and returns the delta and how many rows were read.
+    fn compare(
+        emitted: &[(u128, u128)],
+        rows: &Rows,
+        sums: Option<Sums>,
+        report: &SyncReport,
+    ) -> (Delta, usize) {
+        let mut sets = ClaimSets::default();
+        let claims = sets.single("hosts", None);
+        let emissions = merged(emitted, claims, &mut sets, SEED);
+        let mut reads = 0;
+        let mut read = |ids: RangeInclusive<u128>, each: &mut dyn FnMut(Stored)| {
+            for (row, (&id, &(hash, held))) in (1i64..).zip(rows) {
+                if ids.contains(&id) {
+                    reads += 1;
+                    each(Stored {
+                        row,
+                        id,
+                        hash,
+                        claims,
+                        held,
+                        name: 0,
+                    });
+                }
+            }
+            Ok::<_, Infallible>(())
+        };
+        let held = rows.iter().filter(|(_, row)| row.1.is_some());
+        let stock = Stock {
+            sums,
+            held: held.map(|(id, _)| *id).collect(),
+            read: &mut read,
+        };
+        let Ok(delta) = Delta::compare(&emissions, stock, report, &mut sets, SEED);
+        (delta, reads)
+    }
+
+    /// All that a delta says, but for the places of what was emitted.
+    fn said(delta: &Delta) -> impl PartialEq + std::fmt::Debug {
+        let creates: Vec<_> = delta.creates.iter().map(|record| record.id).collect();
+        let updates: Vec<_> = delta
+            .updates
+            .iter()
+            .map(|u| (u.row, u.record.hash, u.claims))
+            .collect();
+        let deletes: Vec<_> = delta.deletes.iter().map(|d| d.stored.row).collect();
+        let live = (delta.live_before, delta.lasting_before);
+        let releases = delta.releases.clone();
+        (creates, updates, deletes, releases, delta.counts, live)
+    }
+
+    fn ids() -> impl Iterator<Item = u128> {
+        (0u128..).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn sums_change_what_is_read_and_nothing_else(
+            changed in prop::collection::vec((0..20_000usize, 0..5u8), 0..600),
+            step_failed in prop::bool::weighted(0.2),
+        ) {
+            let emitted: Vec<(u128, u128)> = ids().map(|id| (id, id ^ 1)).take(20_000).collect();
+            let mut rows: Rows = emitted.iter().map(|(id, hash)| (*id, (*hash, None))).collect();
+            let complete = {
+                let mut step = StepReport::new("hosts", "");
+                step.status = StepStatus::Completed;
+                SyncReport::new(vec![step])
+            };
+            // Sums as the commit before left them.
+            let (before, _) = compare(&emitted, &rows, None, &complete);
+            let mut sums = before.sums.clone().unwrap();
+            let mut now = emitted.clone();
+            for (place, what) in changed {
+                let (id, hash) = emitted[place];
+                match what {
+                    0 => now[place].1 = hash ^ 2,                       // updated
+                    1 => now[place].0 = id ^ 1,                         // gone, and another there
+                    2 => now[place].0 = emitted[(place + 1) % 20_000].0, // a duplicate
+                    3 => now[place].1 = 0,                              // rejected
+                    _ => {
+                        // Held, and so in no sum.
+                        if rows.insert(id, (hash, Some(3))) == Some((hash, None)) {
+                            let claims = {
+                                let mut sets = ClaimSets::default();
+                                let claims = sets.single("hosts", None);
+                                sets.hash(claims)
+                            };
+                            let digest = digest::of_record(id, hash, claims, SEED);
+                            sums.add(id, digest.wrapping_neg());
+                        }
+                    }
+                }
+            }
+            let report = if step_failed { SyncReport::default() } else { complete };
+            let (with, few) = compare(&now, &rows, Some(sums), &report);
+            let (without, all) = compare(&now, &rows, None, &report);
+            prop_assert_eq!(said(&with), said(&without));
+            prop_assert_eq!(&with.sums, &without.sums);
+            prop_assert_eq!(all, 20_000);
+            prop_assert!(few <= all);
+        }
+    }
+
+    #[test]
+    fn equal_buckets_are_not_read() {
+        let emitted: Vec<(u128, u128)> = ids().map(|id| (id, id ^ 1)).take(20_000).collect();
+        let rows: Rows = emitted
+            .iter()
+            .map(|(id, hash)| (*id, (*hash, None)))
+            .collect();
+        let report = SyncReport::default();
+        let (first, all) = compare(&emitted, &rows, None, &report);
+        let (second, none) = compare(&emitted, &rows, first.sums.clone(), &report);
+        assert_eq!((all, none), (20_000, 0));
+        assert_eq!(said(&first), said(&second));
+
+        let mut one_changed = emitted.clone();
+        one_changed[77].1 ^= 2;
+        let (third, few) = compare(&one_changed, &rows, first.sums.clone(), &report);
+        assert_eq!((third.counts.updated, third.counts.unchanged), (1, 19_999));
+        assert!((1..=20).contains(&few), "{few} rows of one bucket");
+    }
+}

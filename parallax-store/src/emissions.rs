@@ -292,3 +292,64 @@ pub(crate) fn claims_of_steps(report: &SyncReport, sets: &mut ClaimSets) -> Vec<
     });
     steps.collect()
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Merges emissions of one step: each an id and a hash, which is 0 if it was rejected.
+    pub(crate) fn merged(
+        emitted: &[(u128, u128)],
+        claims: SetNo,
+        sets: &mut ClaimSets,
+        seed: u64,
+    ) -> Emissions {
+        let mut pieces = Pieces::default();
+        for &(id, hash) in emitted {
+            let place = if hash == 0 {
+                Place::NOWHERE
+            } else {
+                Place::default()
+            };
+            pieces.push(Emitted {
+                id,
+                hash,
+                place,
+                claims: Emitted::NO_SCOPE,
+                name: 0,
+            });
+        }
+        let claims = StepClaims {
+            scopes: Vec::new(),
+            unscoped: claims,
+        };
+        let sorted = Emissions::sort(vec![StepPieces { pieces, claims }]);
+        let names = vec!["host".to_owned()];
+        let mut emissions = Emissions::merge(sorted, names, emitted.len() as u64, 0, sets);
+        emissions.digest(sets, seed);
+        emissions
+    }
+
+    #[test]
+    fn many_are_sorted_as_few_are() {
+        let ids = (0u128..).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835));
+        let mut emitted: Vec<(u128, u128)> =
+            ids.map(|id| (id, 1)).take(Emissions::MANY + 1).collect();
+        // Of equal ids the first wins.
+        let (first, last) = (emitted[0].0, emitted.len() - 1);
+        emitted[last] = (first, 2);
+        let mut sets = ClaimSets::default();
+        let claims = sets.single("hosts", None);
+        let emissions = merged(&emitted, claims, &mut sets, 7);
+        assert!(emissions.buckets.is_some());
+        assert_eq!((emissions.duplicates, emissions.rejected), (0, 1));
+        assert_eq!(emissions.find(first).unwrap().hash, 1);
+        assert_eq!(emissions.find(first ^ 1).map(|record| record.hash), None);
+        assert!(emissions.records.is_sorted_by_key(|record| record.id));
+        assert_eq!(emissions.records.len(), Emissions::MANY);
+        let all = emissions.of_buckets(0..BUCKETS).len();
+        let halves = [0..BUCKETS / 2, BUCKETS / 2..BUCKETS];
+        let halves = halves.map(|half| emissions.of_buckets(half).len());
+        assert_eq!(all, halves[0] + halves[1]);
+    }
+}

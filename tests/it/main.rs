@@ -16,6 +16,7 @@ mod contract;
 mod crash;
 mod deletes;
 mod disk_full;
+mod held;
 mod isolation;
 mod plan;
 mod scheduler;

@@ -5,7 +5,7 @@ use crate::engine::Word;
 use crate::error::StoreError;
 use crate::result::Decided;
 use crate::sqlite::delete::{delete, wait_for_deleted};
-use crate::sqlite::retain::retain;
+use crate::sqlite::retain::{LIMITS, retain};
 use crate::sqlite::write::now;
 
 /// Returns the state of a changeset after a word.
@@ -193,7 +193,7 @@ fn approve(
          WHERE c.source_id = ?2 AND c.sync = ?1 GROUP BY kind, n.name",
         [sync, source_id],
     )?;
-    retain(transaction, source_id)?;
+    retain(transaction, source_id, LIMITS)?;
     Ok(sync)
 }
 

@@ -16,7 +16,7 @@ use crate::result::{Action, CommitResult, Outcome, TypeCounts};
 use crate::sqlite::bulk::Bulk;
 use crate::sqlite::decide::{Checked, Decision, find_source, is_large, process};
 use crate::sqlite::delete::{delete, is_live, remember, wait_for_deleted};
-use crate::sqlite::retain::retain;
+use crate::sqlite::retain::{LIMITS, retain};
 use crate::sqlite::row::{Row, kind_no};
 
 /// Writes a decision.
@@ -147,7 +147,7 @@ impl<'a> Writer<'a> {
                 )?
                 .execute(params![source.source_id, writer.sync, shape])?;
         }
-        retain(transaction, source.source_id)?;
+        retain(transaction, source.source_id, LIMITS)?;
         Ok(result)
     }
 
