@@ -18,6 +18,7 @@ mod deletes;
 mod disk_full;
 mod isolation;
 mod plan;
+mod processes;
 mod scheduler;
 mod store_files;
 mod support;
