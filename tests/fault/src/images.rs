@@ -87,7 +87,7 @@ fn keep(image: &Files, seed: u64) -> String {
 
 impl Recording {
     fn make(seed: u64, path: &Path) -> Result<Self> {
-        let life = Life::random(seed)?;
+        let life = Life::random(seed, 3..=7)?;
         let path_text = path.display().to_string();
         let mut disk = Disk::default();
         disk.record();

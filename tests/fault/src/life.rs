@@ -1,5 +1,6 @@
 //! The life of a store: it is opened, committed to and closed, again and again.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -52,9 +53,9 @@ impl Act {
 }
 
 impl Life {
-    /// Makes a random life; of one seed it is always the same but for what SQLite and the clock
+    /// Makes a random life with so many commits; of one seed it is always the same but for what SQLite and the clock
     /// bring: secrets and times.
-    pub(crate) fn random(seed: u64) -> Result<Self> {
+    pub(crate) fn random(seed: u64, commits: RangeInclusive<usize>) -> Result<Self> {
         let runtime = Builder::new_current_thread().enable_time().build()?;
         let mut bytes = [0; 32];
         let mut rng = fastrand::Rng::with_seed(seed);
@@ -68,7 +69,7 @@ impl Life {
         let mut model = Model::new((100, 0.2), 1);
         let shown_at_first = runtime.block_on(State::shown(&store))?;
         let mut acts = vec![Act::Open];
-        for number in 0..rng.usize(3..8) {
+        for number in 0..rng.usize(commits) {
             let account = ACCOUNTS[rng.usize(..2)];
             let name = CONNECTORS[rng.usize(..2)];
             let script = if rng.u8(..4) == 0 {
