@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use parallax_store::{CommitError, Store};
-use parallax_tests::{End, Rec};
+use parallax_tests::{End, Model, Rec};
 
-use crate::support::{ending, keys, lines, memory, run, script, step, words};
+use crate::support::{ending, keys, lines, memory, run, script, step, things, words};
 
 #[tokio::test]
 async fn committing_twice_changes_nothing() {
@@ -92,6 +92,60 @@ async fn racing_commits_leave_exactly_one_of_them() {
         if let Ok(a) = a {
             assert_eq!(words(&a), "entity: 40 created");
         }
+    }
+}
+
+/// Those that count are those that no later run came before, and the store is as if they had been
+/// committed one after the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn racing_commits_equal_one_serial_order_in_which_no_older_run_wins() {
+    let directory = tempfile::tempdir().unwrap();
+    for round in 0u8..35 {
+        let url = format!("sqlite:{}/{round}.db", directory.path().display());
+        let store = Arc::new(Store::open(&url).await.unwrap());
+        let mut scripts = Vec::new();
+        let mut commits = Vec::new();
+        for racer in 0..2 + round % 7 {
+            let first = racer * 7 + round % 5;
+            let records = (first..first + 30).map(|key| Rec::Entity { key, value: racer });
+            let script = script([step("users", records)]);
+            let output = run(&script, "1", &format!("racer-{racer}")).await;
+            let store = Arc::clone(&store);
+            scripts.push(script);
+            commits.push((store, output));
+        }
+        // Every other time the last to run is the first to commit.
+        if round % 2 == 1 {
+            commits.reverse();
+        }
+        let commits = commits.into_iter().map(|(store, output)| {
+            tokio::task::spawn(async move {
+                let sync_id = output.run().sync_id.clone();
+                (sync_id, store.commit_sync(&output).await)
+            })
+        });
+        let mut results = std::collections::BTreeMap::new();
+        for commit in commits.collect::<Vec<_>>() {
+            let (sync_id, result) = commit.await.unwrap();
+            results.insert(sync_id, result);
+        }
+
+        // In the order of the runs, which their names have, too.
+        let mut model = Model::new((100, 0.2), 1);
+        let last = scripts.len() - 1;
+        for (number, (script, result)) in scripts.iter().zip(results.values()).enumerate() {
+            match result {
+                Ok(result) => {
+                    let (stats, _) = model.commit("1", script);
+                    assert_eq!(result.stats, stats, "racer {number} of round {round}");
+                }
+                Err(CommitError::Superseded { .. }) if number < last => {}
+                Err(error) => panic!("racer {number} of round {round}: {error}"),
+            }
+        }
+        let stored = model.shown("script", "1");
+        let expected = stored.keys().map(|(key, _)| key.to_string()).collect();
+        assert_eq!(things(&store, "script", "1").await, expected);
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use parallax_core::RecordKind;
 use parallax_store::{Cell, CommitResult, Guard, Store, StoreError};
-use parallax_tests::{Model, Script, Stored, scripts};
+use parallax_tests::{Model, Script, Stored, scripts, silence_scripted_panics};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use tokio::runtime::Runtime;
@@ -310,17 +310,4 @@ fn parse(claims: &str) -> BTreeSet<(&'static str, Option<&'static str>)> {
         .iter()
         .map(|(step, scope)| (known(step), scope.as_deref().map(known)))
         .collect()
-}
-
-/// Scripted panics are part of the tests; the default hook would print each of them.
-pub(crate) fn silence_scripted_panics() {
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(|| {
-        let default = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            if info.payload().downcast_ref::<&str>() != Some(&"told to") {
-                default(info);
-            }
-        }));
-    });
 }

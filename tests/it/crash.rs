@@ -13,6 +13,9 @@ use crate::support::{lines, run, script, step};
 /// Names the store to the child process; without it, [`child`] is an empty test.
 const STORE: &str = "PARALLAX_TEST_CRASH_STORE";
 
+/// How many writers are killed; `PARALLAX_TEST_KILLS` overrides it.
+const KILLS: u64 = 500;
+
 /// Commits generation after generation and says so, until it is killed.
 #[tokio::test]
 async fn child() {
@@ -107,11 +110,15 @@ async fn check(path: &Path, url: &str, acknowledged: Option<u8>) {
 #[tokio::test]
 async fn killed_writer_leaves_a_whole_store() {
     let directory = tempfile::tempdir().unwrap();
-    for round in 0u64..24 {
-        let path = directory.path().join(format!("{}.db", round % 4));
+    let kills = std::env::var("PARALLAX_TEST_KILLS").ok();
+    let kills = kills.and_then(|kills| kills.parse().ok()).unwrap_or(KILLS);
+    for round in 0..kills {
+        // New stores now and then: a store is killed in its first moments, too.
+        let path = directory.path().join(format!("{}.db", round / 8));
         let url = format!("sqlite:{}", path.display());
         // Spread over the length of a few commits, without a clock's help.
         let acknowledged = kill_after(&url, Duration::from_micros(round * 1_733 % 20_000));
         check(&path, &url, acknowledged).await;
     }
+    println!("{kills} kills");
 }

@@ -19,6 +19,7 @@ mod disk_full;
 mod held;
 mod isolation;
 mod plan;
+mod processes;
 mod scheduler;
 mod store_files;
 mod support;

@@ -87,7 +87,7 @@ struct Seen {
 
 #[tokio::test(start_paused = true)]
 async fn thirty_days_of_a_fleet() {
-    crate::books::silence_scripted_panics();
+    parallax_tests::silence_scripted_panics();
     // In memory, but not in the process: an fsync costs nothing there, and pages do not count.
     let directory = tempfile::tempdir_in("/dev/shm").unwrap();
     let url = format!("sqlite:{}/parallax.db", directory.path().display());

@@ -84,6 +84,27 @@ async fn newer_store_is_refused_with_both_versions() {
     }
 }
 
+/// A power cut in the first moments of a store left a journal beside it, which only a writer can
+/// roll back. The store looked at the file as a reader first, took that for a missing permission,
+/// and could never be opened again.
+#[tokio::test]
+async fn store_whose_creation_was_cut_off_is_created_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("parallax.db");
+    drop(Store::open(&url(&path)).await.unwrap());
+    // The header of a journal: no records, and that the file was empty before.
+    let mut journal = vec![0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+    for word in [0u32, 1, 0, 512, 8192] {
+        journal.extend(word.to_be_bytes());
+    }
+    journal.resize(512, 0);
+    fs::write(directory.path().join("parallax.db-journal"), &journal).unwrap();
+
+    let store = Store::open(&url(&path)).await.unwrap();
+    let output = run(&script([step("users", keys([1]))]), "1", "s-1").await;
+    store.commit_sync(&output).await.unwrap();
+}
+
 #[tokio::test]
 async fn second_writer_is_refused_and_readers_are_not() {
     let directory = tempfile::tempdir().unwrap();

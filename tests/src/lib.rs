@@ -7,7 +7,7 @@ mod model;
 mod script;
 
 pub use model::{Model, Stored};
-pub use script::{End, Part, Rec, Script, ScriptStep, scripts};
+pub use script::{End, Part, Rec, Script, ScriptStep, scripts, silence_scripted_panics};
 
 /// The guide: every code block in it is compiled and run.
 #[cfg(doctest)]

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::{command, layers, setup};
+use crate::{command, layers, setup, torture};
 
 /// Runs the steps in order, up to the first that fails.
 pub(crate) fn run() -> Result<()> {
@@ -33,10 +33,35 @@ fn run_all(steps: &mut Steps) -> Result<()> {
     // nextest asks the cargo that started it, by its path with links resolved. Where a toolchain
     // is a link, that looks like another compiler, and everything would be built twice.
     let tests = format!(
-        "CARGO=cargo PROMTOOL={} {} run --workspace --locked --profile ci",
-        tools.promtool, tools.nextest
+        "CARGO=cargo PROMTOOL={} STRACE={} {} run --workspace --locked --profile ci",
+        tools.promtool, tools.strace, tools.nextest
     );
-    steps.run("tests", &tests, command::run)
+    steps.run("tests", &tests, command::run)?;
+    faults(steps)
+}
+
+/// What the workspace leaves out, because its build needs libclang: see its manifest.
+fn faults(steps: &mut Steps) -> Result<()> {
+    let variables = setup::find_or_fetch_libclang()?;
+    let package = "--manifest-path tests/fault/Cargo.toml";
+    let format = format!("cargo fmt {package} --check");
+    steps.run("faults: format", &format, command::run)?;
+    for (name, command, more) in [
+        ("faults: clippy", "clippy", "--all-targets -- -D warnings"),
+        ("faults: tests", "test", "--quiet"),
+    ] {
+        let line = format!(
+            "{variables} cargo {command} {package} --locked --target-dir target/fault {more}"
+        );
+        steps.run(name, &line, command::run)?;
+    }
+    for (name, arguments) in [
+        ("faults: images", "images --count 20000"),
+        ("faults: operations", "operations"),
+    ] {
+        steps.run(name, &torture::fault(arguments)?, command::run)?;
+    }
+    Ok(())
 }
 
 /// The steps that have ended, the failed one included.
@@ -65,10 +90,10 @@ impl Steps {
     }
 
     fn table(&self) -> String {
-        let mut table = "\nstep       seconds\n".to_owned();
+        let mut table = "\nstep                seconds\n".to_owned();
         let total = ("total", self.0.iter().map(|(_, duration)| duration).sum());
         for (name, duration) in self.0.iter().chain([&total]) {
-            table += &format!("{name:<10} {:>7.1}\n", duration.as_secs_f64());
+            table += &format!("{name:<19} {:>7.1}\n", duration.as_secs_f64());
         }
         table
     }
@@ -100,10 +125,10 @@ mod tests {
         assert_eq!(
             steps.table(),
             "
-step       seconds
-setup          0.4
-clippy        62.3
-total         62.7
+step                seconds
+setup                   0.4
+clippy                 62.3
+total                  62.7
 "
         );
     }

@@ -14,6 +14,7 @@ mod command;
 mod layers;
 mod manifests;
 mod setup;
+mod torture;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -31,6 +32,9 @@ Commands:
   ci                Run everything that must pass before a change is merged
   layers            Check the manifests: who depends on whom, what crates.io asks for
   setup             Find or install the tools that the tests need
+  torture [PROOF] [SECONDS]
+                    Run a proof, or each, for a minute or SECONDS: images and operations
+                    (failing disks), kills, histories
 ";
 
 fn main() -> ExitCode {
@@ -59,6 +63,7 @@ fn run() -> Result<()> {
         ["ci"] => ci::run()?,
         ["layers"] => layers::run()?,
         ["setup"] => drop(setup::run()?),
+        ["torture", words @ ..] => torture::run(words)?,
         _ => {
             let line: Vec<&str> = iter::once("cargo xtask").chain(args).collect();
             bail!("no such command: {}\n\n{HELP}", line.join(" "));

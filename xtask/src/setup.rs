@@ -1,5 +1,6 @@
 //! `cargo xtask setup`: finds or installs what the tests need.
 
+use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use anyhow::{Context, Result, ensure};
@@ -12,6 +13,8 @@ pub(crate) struct Tools {
     pub(crate) deny: String,
     /// Prometheus's own checker of what `/metrics` answers.
     pub(crate) promtool: String,
+    /// Lets system calls of a process fail.
+    pub(crate) strace: String,
 }
 
 /// A cargo subcommand that does not come with Rust.
@@ -42,7 +45,72 @@ pub(crate) fn run() -> Result<Tools> {
         nextest: NEXTEST.find_or_install()?,
         deny: DENY.find_or_install()?,
         promtool: find_or_unpack_promtool()?,
+        strace: find_or_install_strace()?,
     })
+}
+
+/// Finds or builds cargo-nextest alone.
+pub(crate) fn find_nextest() -> Result<String> {
+    NEXTEST.find_or_install()
+}
+
+/// Finds libclang, or fetches it into the target directory: `tests/fault` reads SQLite's header
+/// with it. Returns the variables that its build needs.
+pub(crate) fn find_or_fetch_libclang() -> Result<String> {
+    const VERSION: &str = "18.1.1";
+    let root = env::current_dir()?.join(format!("target/tools/libclang-{VERSION}"));
+    let fetched = root.join("clang/native");
+    let given = env::var_os("LIBCLANG_PATH").map(PathBuf::from);
+    let directory = match given.or_else(installed_libclang) {
+        Some(directory) => directory,
+        None => {
+            if !fetched.join("libclang.so").is_file() {
+                // As a package of Python it is one file that needs nothing else.
+                let line = format!(
+                    "python3 -m pip install --quiet --no-deps --target {} libclang=={VERSION}",
+                    root.display()
+                );
+                println!("libclang is not there; fetching it\n{line}");
+                command::run(&line)
+                    .context("libclang is missing; on Debian: apt-get install libclang-dev")?;
+            }
+            fetched
+        }
+    };
+    // The headers that belong to a compiler; libclang's own are in another package.
+    let headers = command::output("cc -print-file-name=include")?;
+    Ok(format!(
+        "LIBCLANG_PATH={} BINDGEN_EXTRA_CLANG_ARGS=-I{}",
+        directory.display(),
+        headers.trim()
+    ))
+}
+
+/// Returns the directory of the system's libclang.
+fn installed_libclang() -> Option<PathBuf> {
+    let usr = |name| Path::new("/usr").join(name);
+    let versions = fs::read_dir(usr("lib")).into_iter().flatten().flatten();
+    let versions = versions.flat_map(|entry| [entry.path(), entry.path().join("lib")]);
+    let mut directories = versions.chain([usr("lib"), usr("lib64"), usr("local/lib")]);
+    directories.find(|directory| {
+        let files = fs::read_dir(directory).into_iter().flatten().flatten();
+        let mut names = files.map(|file| file.file_name().to_string_lossy().into_owned());
+        names.any(|name| name.starts_with("libclang.so") || name.starts_with("libclang-1"))
+    })
+}
+
+/// Finds strace, or installs it where that is allowed.
+fn find_or_install_strace() -> Result<String> {
+    let install = || {
+        command::run("apt-get update --quiet=2").ok();
+        command::run("apt-get install --quiet=2 --yes --no-install-recommends strace")
+    };
+    if !is_there("strace") {
+        println!("strace is not there; installing Debian's package");
+        install().context("strace is missing; on Debian: apt-get install strace")?;
+        ensure!(is_there("strace"), "strace does not start");
+    }
+    Ok("strace".to_owned())
 }
 
 /// Finds promtool, or unpacks it from Debian's package without installing that: the package starts

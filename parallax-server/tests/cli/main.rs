@@ -6,6 +6,8 @@
 
 mod commands;
 mod desk;
+#[cfg(target_os = "linux")]
+mod failing_calls;
 #[cfg(unix)]
 mod serve;
 #[cfg(unix)]

@@ -138,7 +138,9 @@ impl Location {
         if existed {
             // Before the lock, which would leave a file beside something that is not a store.
             let connection = open_file(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-            check_identity(path, &connection)?;
+            if !needs_rollback(&connection) {
+                check_identity(path, &connection)?;
+            }
         }
         let (mut lock, acknowledged) = LockFile::take(path)?;
         lock.announce(path, acknowledged);
@@ -272,6 +274,15 @@ fn check_path(path: &Path) -> Result<bool, StoreError> {
         },
         Err(error) => Err(io_error(path, error)),
     }
+}
+
+/// Whether whoever created the file was cut off, and left a journal that only a writer can roll
+/// back: what the file is shows then.
+fn needs_rollback(connection: &Connection) -> bool {
+    let read = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()));
+    let error = read.err();
+    let error = error.as_ref().and_then(rusqlite::Error::sqlite_error);
+    error.is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_READONLY_ROLLBACK)
 }
 
 /// Returns the store's version, 0 for an empty file. Fails for a file that is not ours to write.
