@@ -23,12 +23,13 @@
 //! only in a sync in which its step looked everywhere
 //! ([`SyncReport::has_looked_everywhere`](parallax_core::SyncReport::has_looked_everywhere)) and
 //! did not emit the record. A record is deleted when its last claim falls; until then it is kept.
+//! Deletes that look like a mistake are held until somebody approves them: [`Guard`].
 //! A relationship is stored whether or not its ends exist, and shown while both do.
 //!
 //! # Reading
 //!
 //! Tables are private. Views are the interface: `parallax_entity`, `parallax_relationship`,
-//! `parallax_source`, `parallax_sync`, `parallax_change`. [`Store::query`] reads them; so does any
+//! `parallax_source`, `parallax_sync`, `parallax_change`, `parallax_changeset`. [`Store::query`] reads them; so does any
 //! program that reads SQLite, while syncs are committed.
 
 // Without an engine, nothing calls the parts that all engines share.

@@ -17,6 +17,7 @@ mod crash;
 mod deletes;
 mod disk_full;
 mod held;
+mod hostile;
 mod isolation;
 mod plan;
 mod processes;

@@ -317,8 +317,9 @@ impl<'a> Writer<'a> {
         let mut types = EmittedNames::of(&self.findings.entities.names);
         let mut created = 0;
         let mut buffer = Vec::new();
-        for record in creates {
-            let entity = self.findings.contents.entity(record, &mut buffer)?;
+        let contents = &self.findings.contents;
+        for record in contents.in_portions(RecordKind::Entity, creates) {
+            let entity = contents.entity(record, &mut buffer)?;
             let claims = self.claims(record.claims)?;
             let entity_type = self.emitted_name(&mut types, record.name)?;
             let class = entity.class().map(|class| self.name(class)).transpose()?;
@@ -363,8 +364,9 @@ impl<'a> Writer<'a> {
         };
         let mut verbs = EmittedNames::of(&self.findings.relationships.names);
         let mut buffer = Vec::new();
-        for record in creates {
-            let relationship = self.findings.contents.relationship(record, &mut buffer)?;
+        let contents = &self.findings.contents;
+        for record in contents.in_portions(RecordKind::Relationship, creates) {
+            let relationship = contents.relationship(record, &mut buffer)?;
             let claims = self.claims(record.claims)?;
             let verb = self.emitted_name(&mut verbs, record.name)?;
             let (from, to) = (
