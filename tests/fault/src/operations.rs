@@ -16,7 +16,7 @@ use crate::vfs::{Shared, locked, mount};
 
 /// Lets every operation of a life fail, one trial each, and returns how many trials that took.
 pub(crate) fn check(seed: u64, directory: &Path) -> Result<u64> {
-    let life = Life::random(seed, 2..=4)?;
+    let life = Life::random(seed, 2..=3)?;
     let operations = Trial::new(&life, None, directory).run()?;
     let mut trials = 0;
     for (at, operation) in operations.into_iter().enumerate() {
@@ -146,21 +146,22 @@ impl<'a> Trial<'a> {
         for (name, change) in locked(&self.disk).log() {
             medium.apply(*name, change, &mut rng);
         }
-        let path = self.image_path.display().to_string();
-        for image in [medium.synced(), medium.image(&mut rng)] {
-            mount(&path, Disk::with(image));
-            write_lock_file(&self.image_path, "")?;
-            let store = self.life.open(&self.image_path);
-            let store = store.context("unopenable after a power cut")?;
-            let mut shown = expected
-                .iter()
-                .map(|expected| self.life.check_shown(&store, expected));
-            ensure!(
-                shown.any(|shown| shown.is_ok()),
-                "lost or mixed after a power cut"
-            );
-            check_integrity(&path)?;
-        }
+        // The worst, and something else.
+        let image = match rng.bool() {
+            true => medium.synced(),
+            false => medium.image(&mut rng),
+        };
+        mount(&self.image_path.display().to_string(), Disk::with(image));
+        write_lock_file(&self.image_path, "")?;
+        let store = self.life.open(&self.image_path);
+        let store = store.context("unopenable after a power cut")?;
+        let mut shown = expected
+            .iter()
+            .map(|expected| self.life.check_shown(&store, expected));
+        ensure!(
+            shown.any(|shown| shown.is_ok()),
+            "lost or mixed after a power cut"
+        );
         Ok(())
     }
 }
