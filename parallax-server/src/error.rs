@@ -423,7 +423,7 @@ mod tests {
           1 superseded: a run of host in account "a" that started later has been committed
               nothing: what the later run saw is newer
           5 store_full: no space left for the store: 13
-              free some space and sync again: nothing was lost
+              free some space and try again: nothing was lost
           5 store_locked: the store at /srv/parallax.db is in use by process 7
               a store has one writer at a time: wait for that process or stop it; reading is possible meanwhile
           2 query_failed: the query cannot be run: near "SELEC": syntax error

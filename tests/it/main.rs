@@ -11,16 +11,21 @@
 )]
 
 mod atomic;
+mod backup;
 mod books;
 mod contract;
 mod crash;
 mod deletes;
 mod disk_full;
+mod explain;
 mod held;
+mod history;
 mod isolation;
+mod migrate;
 mod plan;
 mod processes;
 mod scheduler;
 mod store_files;
 mod support;
+mod verify;
 mod views;
