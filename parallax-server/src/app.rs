@@ -16,7 +16,10 @@ use crate::error::{Failure, Misuse};
 use crate::exit::Exit;
 use crate::signals::Signals;
 use crate::text::panic_message;
-use crate::{check, connectors, forget, json, logs, progress, query, serve, sync, syncs};
+use crate::{
+    check, connectors, explain, forget, history, json, logs, progress, query, serve, store, sync,
+    syncs,
+};
 
 /// The command line, with the connectors that it can run.
 #[derive(Debug, Default)]
@@ -250,6 +253,9 @@ impl App {
             }
             Command::Query(args) => query::run(&args, console).await,
             Command::Syncs(args) => syncs::run(&args, console).await,
+            Command::Explain(args) => explain::run(&args, console).await,
+            Command::History(args) => history::run(&args, console).await,
+            Command::Store(command) => store::run(&command, console).await,
             Command::Serve(args) => serve::run(self, &args, console).await,
             Command::Check(args) => check::run(self, &args, console).await,
             Command::Forget(args) => forget::run(&args, console).await,

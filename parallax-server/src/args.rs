@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use parallax_store::Subject;
 
 use crate::app::Registration;
 
@@ -35,6 +36,13 @@ pub(crate) enum Command {
     Query(QueryArgs),
     /// Lists the syncs of a store, newest first, or shows one
     Syncs(SyncsArgs),
+    /// Says who claims a record, and why it is there or gone
+    Explain(ExplainArgs),
+    /// Says what happened to a record, newest first
+    History(HistoryArgs),
+    /// Checks a store, or copies it
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Runs the connectors of a configuration again and again, and serves metrics
     Serve(ServeArgs),
     /// Checks a configuration without running anything
@@ -107,6 +115,69 @@ pub(crate) struct SyncsArgs {
     pub(crate) limit: u32,
 
     /// Prints a JSON array of objects, one for each sync; of one sync, its object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// Record to explain: an entity as TYPE:KEY, or the id of an entity or a relationship
+    #[arg(value_name = "TYPE:KEY|ID")]
+    pub(crate) subject: Subject,
+
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+
+    /// Prints a JSON array of objects, one for each record of that name
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HistoryArgs {
+    /// Record to look at: an entity as TYPE:KEY, or the id of an entity or a relationship
+    #[arg(value_name = "TYPE:KEY|ID")]
+    pub(crate) subject: Subject,
+
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+
+    /// Shows this many events of a record at most
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit: u32,
+
+    /// Prints a JSON array of objects, one for each record of that name
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StoreCommand {
+    /// Reads all of a store and checks that nothing in it is damaged
+    Verify(VerifyArgs),
+    /// Copies a store into a new file, also while a daemon writes to it
+    Backup(BackupArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+
+    /// Prints one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BackupArgs {
+    /// File to make; one that is there is not replaced
+    pub(crate) file: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+
+    /// Prints one JSON object
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -349,6 +420,70 @@ fn definition(connectors: &[Registration]) -> clap::Command {
             ],
         )
     })
+    .mut_subcommand("explain", |explain| {
+        with_examples(
+            explain,
+            &[
+                (
+                    "parallax explain host_package:bash:amd64",
+                    "the key may hold colons",
+                ),
+                (
+                    "parallax explain 000d23b4e434bf1cb5215344924e7e27",
+                    "any id of the views",
+                ),
+            ],
+        )
+        .after_help(RECORD_EXITS)
+    })
+    .mut_subcommand("history", |history| {
+        with_examples(
+            history,
+            &[
+                (
+                    "parallax history host_package:bash:amd64",
+                    "the last 20 events",
+                ),
+                (
+                    "parallax history 000d23b4e434bf1cb5215344924e7e27 --json",
+                    "",
+                ),
+            ],
+        )
+        .after_help(RECORD_EXITS)
+    })
+    .mut_subcommand("store", |store| {
+        with_examples(
+            store,
+            &[
+                ("parallax store verify", "is anything damaged?"),
+                ("parallax store backup parallax-2026-11-22.db", ""),
+            ],
+        )
+        .mut_subcommand("verify", |verify| {
+            with_examples(
+                verify,
+                &[
+                    ("parallax store verify", "./parallax.db"),
+                    ("parallax store verify --store sqlite:backup.db", ""),
+                ],
+            )
+            .after_help(
+                "Exit codes:\n  \
+                 0  nothing is damaged\n  \
+                 5  something is, or the store cannot be read",
+            )
+        })
+        .mut_subcommand("backup", |backup| {
+            with_examples(
+                backup,
+                &[
+                    ("parallax store backup backup.db", "of ./parallax.db"),
+                    ("parallax store backup \"backup-$(date +%F).db\" --json", ""),
+                ],
+            )
+        })
+    })
     .mut_subcommand("connectors", |connectors| {
         with_examples(
             connectors,
@@ -359,6 +494,11 @@ fn definition(connectors: &[Registration]) -> clap::Command {
         )
     })
 }
+
+const RECORD_EXITS: &str = "Exit codes:\n  \
+     0  found\n  \
+     1  nothing is stored of it, and the history does not know it\n  \
+     5  the store cannot be used";
 
 fn with_examples(command: clap::Command, examples: &[(&str, &str)]) -> clap::Command {
     let width = examples

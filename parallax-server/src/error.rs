@@ -56,6 +56,9 @@ pub(crate) enum Failure {
     /// The commit was refused.
     #[error(transparent)]
     Commit(CommitError),
+    /// The store has nothing of a record, nor has its history.
+    #[error("nothing is stored of {subject}, and the history does not know it")]
+    NoSuchRecord { subject: String, help: String },
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -133,6 +136,7 @@ impl Failure {
                 cause: Some(Unreachable::Unavailable),
             } => "unreachable",
             Self::Commit(error) => error.code(),
+            Self::NoSuchRecord { .. } => "no_such_record",
             Self::Store(error) => error.code(),
             Self::Output(_) => "output_failed",
             Self::Start(_) => "cannot_start",
@@ -143,7 +147,9 @@ impl Failure {
     /// Returns what to do next.
     pub(crate) fn help(&self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
-            Self::Usage { help, .. } => return help.clone().into(),
+            Self::Usage { help, .. } | Self::NoSuchRecord { help, .. } => {
+                return help.clone().into();
+            }
             Self::Misuse(_) => "this is a defect of the program: please tell its author",
             Self::Config(_) => "correct the configuration: `parallax check` tells what is wrong",
             Self::Listen { error, .. } => match error.kind() {
@@ -224,10 +230,12 @@ impl Failure {
             Self::Store(
                 StoreError::Query(_)
                 | StoreError::InvalidUrl { .. }
-                | StoreError::NoSuchSource { .. },
+                | StoreError::NoSuchSource { .. }
+                | StoreError::Exists { .. },
             ) => Exit::Usage,
             Self::Store(_) | Self::Commit(CommitError::Store(_)) => Exit::Store,
             Self::Run(_)
+            | Self::NoSuchRecord { .. }
             | Self::NoStepCompleted { cause: None }
             | Self::Commit(_)
             | Self::Start(_)
@@ -423,7 +431,7 @@ mod tests {
           1 superseded: a run of host in account "a" that started later has been committed
               nothing: what the later run saw is newer
           5 store_full: no space left for the store: 13
-              free some space and sync again: nothing was lost
+              free some space and try again: nothing was lost
           5 store_locked: the store at /srv/parallax.db is in use by process 7
               a store has one writer at a time: wait for that process or stop it; reading is possible meanwhile
           2 query_failed: the query cannot be run: near "SELEC": syntax error

@@ -3,7 +3,7 @@
 pub(crate) enum Exit {
     /// All is well.
     Ok,
-    /// The sync failed; nothing was committed.
+    /// The sync failed and nothing was committed, or the record is not known.
     Failed,
     /// The command line, the configuration or the connector's graph is wrong.
     Usage,
@@ -11,7 +11,7 @@ pub(crate) enum Exit {
     Partial,
     /// The system cannot be reached, or refuses the credentials; nothing was committed.
     Unreachable,
-    /// The store cannot be used.
+    /// The store cannot be used, or is damaged.
     Store,
     /// Committed, but deletes were held.
     Held,

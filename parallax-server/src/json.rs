@@ -66,6 +66,18 @@ pub(crate) fn line(value: &impl Serialize) -> String {
     escaped(&json)
 }
 
+/// Returns values as a JSON array, one in each line.
+pub(crate) fn array(values: &[impl Serialize]) -> String {
+    let lines: Vec<String> = values
+        .iter()
+        .map(|value| line(value).trim_end().to_owned())
+        .collect();
+    match lines.as_slice() {
+        [] => "[]\n".to_owned(),
+        lines => format!("[\n{}\n]\n", lines.join(",\n")),
+    }
+}
+
 /// Returns JSON as one line that cannot steer a terminal.
 pub(crate) fn escaped(json: &str) -> String {
     let mut text: String = match escape(json) {

@@ -46,11 +46,11 @@
 //! | code | meaning |
 //! |------|---------|
 //! | 0 | done |
-//! | 1 | the sync failed, nothing was committed |
+//! | 1 | the sync failed, nothing was committed; or the record is not known |
 //! | 2 | the command line, the configuration or the connector's graph is wrong, or the output could not be written |
 //! | 3 | committed, but some steps did not complete |
 //! | 4 | the system cannot be reached or refuses the credentials, nothing was committed |
-//! | 5 | the store cannot be used |
+//! | 5 | the store cannot be used, or is damaged |
 //! | 6 | committed, but deletes were held |
 //! | 130, 143 | cancelled by SIGINT or SIGTERM, nothing was committed |
 //!
@@ -66,15 +66,19 @@ mod connectors;
 mod console;
 mod error;
 mod exit;
+mod explain;
 mod forget;
+mod history;
 mod json;
 mod logs;
 mod plan;
 mod progress;
 mod query;
+mod records;
 mod rows;
 mod serve;
 mod signals;
+mod store;
 mod summary;
 mod sync;
 mod sync_detail;

@@ -30,18 +30,9 @@ pub(crate) async fn run(args: &QueryArgs, console: &mut Console<'_>) -> Result<E
 /// Returns rows as an array of objects, one in each line.
 pub(crate) fn as_json(rows: &Rows) -> String {
     let columns = unique(&rows.columns);
-    let objects: Vec<String> = rows
-        .rows
-        .iter()
-        .map(|row| {
-            let object = Object::new(&columns, row);
-            json::line(&object).trim_end().to_owned()
-        })
-        .collect();
-    match objects.as_slice() {
-        [] => "[]\n".to_owned(),
-        objects => format!("[\n{}\n]\n", objects.join(",\n")),
-    }
+    let rows = rows.rows.iter();
+    let objects: Vec<_> = rows.map(|row| Object::new(&columns, row)).collect();
+    json::array(&objects)
 }
 
 /// Returns rows as a table or, where that gets too narrow to read, each as a table of its own.

@@ -1,12 +1,17 @@
 use std::fmt::Debug;
+use std::path::PathBuf;
 use std::pin::Pin;
 
 use parallax_core::ConnectorOutput;
 
+use crate::backup::Backup;
 use crate::error::{CommitError, StoreError};
+use crate::explain::{Explanation, Subject};
 use crate::findings::Collected;
+use crate::history::History;
 use crate::result::{CommitResult, Decided, Forgotten, Rows};
 use crate::session::Options;
+use crate::verify::Verification;
 
 /// What is to come of a call to an engine.
 pub(crate) type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -44,6 +49,15 @@ pub(crate) trait Engine: Debug + Send + Sync {
     ) -> Answer<'_, Result<Forgotten, StoreError>>;
 
     fn query(&self, sql: String) -> Answer<'_, Result<Rows, StoreError>>;
+
+    fn explain(&self, subject: Subject) -> Answer<'_, Result<Vec<Explanation>, StoreError>>;
+
+    fn history(&self, subject: Subject, limit: u32)
+    -> Answer<'_, Result<Vec<History>, StoreError>>;
+
+    fn verify(&self) -> Answer<'_, Result<Verification, StoreError>>;
+
+    fn backup(&self, path: PathBuf) -> Answer<'_, Result<Backup, StoreError>>;
 }
 
 /// What somebody says of a changeset.

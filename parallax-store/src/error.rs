@@ -34,6 +34,12 @@ pub enum StoreError {
         /// The path.
         path: PathBuf,
     },
+    /// There is a file where a new one was to be made.
+    #[error("there is a file at {} already", path.display())]
+    Exists {
+        /// The path.
+        path: PathBuf,
+    },
     /// The file, or its directory, may not be read or written.
     #[error("no permission to use the store at {}: {source}", path.display())]
     Permission {
@@ -141,6 +147,7 @@ impl StoreError {
             Self::NotFound { .. } => "store_not_found",
             Self::NoDirectory { .. } => "store_no_directory",
             Self::IsDirectory { .. } => "store_is_directory",
+            Self::Exists { .. } => "store_exists",
             Self::Permission { .. } => "store_permission",
             Self::Locked { .. } => "store_locked",
             Self::NotAStore { .. } => "not_a_store",
@@ -168,6 +175,7 @@ impl StoreError {
             Self::IsDirectory { .. } => {
                 "name a file in the directory, for example sqlite:DIRECTORY/parallax.db"
             }
+            Self::Exists { .. } => "nothing is replaced: name a file that is not there yet",
             Self::Permission { .. } => {
                 "a store needs read and write access to its file and to the directory around it: \
                  SQLite keeps its write-ahead log there"
@@ -184,7 +192,7 @@ impl StoreError {
             Self::Corrupt { .. } => {
                 "nothing was changed: keep a copy of the file with its -wal, and restore a backup"
             }
-            Self::Full { .. } => "free some space and sync again: nothing was lost",
+            Self::Full { .. } => "free some space and try again: nothing was lost",
             Self::ReadOnly => "open the store for writing",
             Self::NoSuchSource { .. } => "the view parallax_source lists what is stored",
             Self::NoSuchChangeset { .. } => "the view parallax_changeset lists them",

@@ -29,12 +29,15 @@
 //! # Reading
 //!
 //! Tables are private. Views are the interface: `parallax_entity`, `parallax_relationship`,
-//! `parallax_source`, `parallax_sync`, `parallax_change`, `parallax_changeset`. [`Store::query`] reads them; so does any
-//! program that reads SQLite, while syncs are committed.
+//! `parallax_source`, `parallax_sync`, `parallax_change`, `parallax_changeset`. [`Store::query`]
+//! reads them; so does any program that reads SQLite, while syncs are committed.
+//! [`Store::explain`] and [`Store::history`] say of one record why it is there or gone.
+//! [`Store::verify`] checks a whole store, and [`Store::backup`] copies one.
 
 // Without an engine, nothing calls the parts that all engines share.
 #![cfg_attr(not(feature = "sqlite"), allow(dead_code))]
 
+mod backup;
 mod claims;
 mod contents;
 mod delta;
@@ -42,20 +45,30 @@ mod digest;
 mod emissions;
 mod engine;
 mod error;
+mod explain;
 mod findings;
 mod guard;
+mod history;
 mod json;
 mod result;
 mod session;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod store;
+mod verify;
 
+pub use backup::Backup;
 pub use error::{CommitError, StoreError};
+pub use explain::{
+    Claim, ClaimName, Confirmation, Deletion, End, EntityName, Explanation, InSource, Missed,
+    RecordName, State, Subject, SubjectError, SyncRef,
+};
 pub use guard::Guard;
+pub use history::{Event, EventKind, History};
 pub use result::{
     Action, Cell, Change, CommitResult, Decided, Forgotten, Outcome, PropertyChange, Rows,
     TypeCounts,
 };
 pub use session::Session;
 pub use store::Store;
+pub use verify::{Check, Problem, Verification};

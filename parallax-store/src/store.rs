@@ -1,10 +1,16 @@
+use std::path::Path;
+
 use parallax_core::ConnectorOutput;
 
+use crate::backup::Backup;
 use crate::engine::{self, Engine, Word};
 use crate::error::{CommitError, StoreError};
+use crate::explain::{Explanation, Subject};
 use crate::findings::Collected;
+use crate::history::History;
 use crate::result::{CommitResult, Decided, Forgotten, Rows};
 use crate::session::Session;
+use crate::verify::Verification;
 
 /// A store: where syncs are committed and read.
 ///
@@ -167,5 +173,52 @@ impl Store {
     /// [`StoreError::Query`] if it is not one statement, not valid, or does more than read.
     pub async fn query(&self, sql: &str) -> Result<Rows, StoreError> {
         self.engine.query(sql.to_owned()).await
+    }
+
+    /// Says of each record that `subject` names who claims it, and why it is there or gone; in the
+    /// order of ids. Nothing if no such record is stored, nor in the history.
+    ///
+    /// # Errors
+    ///
+    /// Those of the disk, and [`StoreError::Corrupt`].
+    pub async fn explain(&self, subject: &Subject) -> Result<Vec<Explanation>, StoreError> {
+        self.engine.explain(subject.clone()).await
+    }
+
+    /// Says of each record that `subject` names what happened to it; in the order of ids, and of
+    /// each the newest `limit` events. Nothing if no such record is stored, nor in the history.
+    ///
+    /// # Errors
+    ///
+    /// As [`explain`](Self::explain).
+    pub async fn history(&self, subject: &Subject, limit: u32) -> Result<Vec<History>, StoreError> {
+        self.engine.history(subject.clone(), limit).await
+    }
+
+    /// Reads the whole store and checks all that must hold in it: the engine's pages and indexes,
+    /// the checksum of every row, every reference and every count. Commits go on meanwhile, but
+    /// for a store in memory.
+    ///
+    /// # Errors
+    ///
+    /// Those of the disk. Damage is no error: it is what the answer tells.
+    pub async fn verify(&self) -> Result<Verification, StoreError> {
+        self.engine.verify().await
+    }
+
+    /// Copies the store, as it is at one moment, into a new file at `path`: a store of its own.
+    /// Commits go on meanwhile, but for a store in memory.
+    ///
+    /// The file appears whole, on disk and readable by its owner only, or not at all.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Exists`] if there is anything at `path`: a backup replaces nothing.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops the copy, and what was written of it is removed.
+    pub async fn backup(&self, path: impl AsRef<Path>) -> Result<Backup, StoreError> {
+        self.engine.backup(path.as_ref().to_owned()).await
     }
 }

@@ -72,8 +72,10 @@ impl Bench {
         }
     }
 
-    /// Goes on with a new store.
+    /// Goes on with a new store. Whatever happened, the old one is sound.
     fn renew(&mut self) {
+        let verification = self.runtime.block_on(self.store.verify()).unwrap();
+        assert_eq!(verification.problems, []);
         let states = "SELECT DISTINCT state FROM parallax_changeset";
         self.states
             .extend(self.runtime.block_on(lines(&self.store, states)));

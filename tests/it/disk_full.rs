@@ -109,3 +109,25 @@ async fn full_disk_loses_nothing_and_heals_without_a_restart() {
     }
     assert!(refusals > 0, "the disk was never full");
 }
+
+#[tokio::test]
+async fn backup_that_does_not_fit_leaves_nothing() {
+    let Some(disk) = SmallDisk::mount("8m") else {
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", directory.path().join("parallax.db").display());
+    let store = Store::open(&url).await.unwrap();
+    let output = run(&script([step("users", keys(0..100))]), "1", "s-1").await;
+    store.commit_sync(&output).await.unwrap();
+
+    disk.fill();
+    let copy = disk.path().join("backup.db");
+    let error = store.backup(&copy).await.unwrap_err();
+    assert!(matches!(error, StoreError::Full { .. }), "{error}");
+    let left: Vec<_> = fs::read_dir(disk.path()).unwrap().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+
+    disk.free();
+    store.backup(&copy).await.unwrap();
+}

@@ -11,17 +11,22 @@
 )]
 
 mod atomic;
+mod backup;
 mod books;
 mod contract;
 mod crash;
 mod deletes;
 mod disk_full;
+mod explain;
 mod held;
+mod history;
 mod hostile;
 mod isolation;
+mod migrate;
 mod plan;
 mod processes;
 mod scheduler;
 mod store_files;
 mod support;
+mod verify;
 mod views;

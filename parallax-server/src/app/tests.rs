@@ -351,6 +351,185 @@ fn source_is_forgotten_once_someone_says_yes() {
     );
 }
 
+/// Replaces times, which no two runs have in common.
+fn timeless(text: &str) -> String {
+    let mut words: Vec<&str> = Vec::new();
+    for word in text.split(' ') {
+        let is_time = |word: &str| word.len() == 8 && word.as_bytes().get(2) == Some(&b':');
+        if is_time(word) {
+            words.pop();
+            words.push("TIME");
+        } else {
+            words.push(word);
+        }
+    }
+    words.join(" ")
+}
+
+#[test]
+fn record_is_explained_and_has_a_history() {
+    let mut desk = Desk::new();
+    for (id, script) in [
+        ("s-1", "users=2 roles=1"),
+        ("s-2", "users=1 roles=reset"),
+        ("s-3", "users=no roles=no"),
+    ] {
+        desk.run(script, &format!("sync team --store STORE --sync-id {id}"));
+    }
+    let mut texts = Vec::new();
+    for line in [
+        "explain team_user:users-0",
+        "explain team_user:users-1",
+        "explain team_user:roles-0",
+        "history team_user:users-1",
+        "history team_user:users-1 --limit 1",
+    ] {
+        assert_eq!(desk.run("", &format!("{line} --store STORE")), 0);
+        texts.push(format!("$ {line}\n{}{}", timeless(&desk.out), desk.err));
+    }
+    insta::assert_snapshot!(texts.join("\n"), @"
+    $ explain team_user:users-0
+    team_user:users-0
+    id e8807b54e3aca3aa5b7dd9a8e04ebf19
+
+    team, account acme
+    Live: the last sync that did not fail saw it
+      last seen  TIME UTC, sync s-2, by users
+      created    TIME UTC, sync s-1
+      claim      users: could not be checked TIME UTC, sync s-3: step users failed: no such thing
+      since then a sync failed and looked at nothing TIME UTC, sync s-3
+
+    $ explain team_user:users-1
+    team_user:users-1
+    id 72127b3e0ed779a53318854bde913931
+
+    team, account acme
+    Gone: deleted TIME UTC, sync s-2
+      because    every step that claimed it looked everywhere and did not find it: users
+      created    TIME UTC, sync s-1
+
+    $ explain team_user:roles-0
+    team_user:roles-0
+    id df41ef34c9e480eed5bb58e80f850666
+
+    team, account acme
+    Kept: the last sync could not look everywhere for it, so it stays
+      last seen  TIME UTC, sync s-1, by roles
+      created    TIME UTC, sync s-1
+      claim      roles: could not be checked TIME UTC, sync s-3: step roles failed: no such thing
+      since then a sync failed and looked at nothing TIME UTC, sync s-3
+
+    $ history team_user:users-1
+    team_user:users-1
+    id 72127b3e0ed779a53318854bde913931
+
+    deleted TIME UTC, sync s-2
+      team, account acme
+      every step that claimed it looked everywhere and did not find it: users
+
+    created TIME UTC, sync s-1
+      team, account acme
+
+    $ history team_user:users-1 --limit 1
+    team_user:users-1
+    id 72127b3e0ed779a53318854bde913931
+
+    deleted TIME UTC, sync s-2
+      team, account acme
+      every step that claimed it looked everywhere and did not find it: users
+    there is more: --limit shows it
+    ");
+
+    let line = "explain team_user:users-1 --store STORE --json";
+    assert_eq!(desk.run("", line), 0);
+    let objects: Value = serde_json::from_str(&desk.out).unwrap();
+    assert_eq!(objects[0]["key"], "users-1");
+    assert_eq!(objects[0]["sources"][0]["state"], "gone");
+    let id = objects[0]["id"].as_str().unwrap();
+    let line = format!("history {id} --store STORE --json");
+    assert_eq!(desk.run("", &line), 0);
+    let objects: Value = serde_json::from_str(&desk.out).unwrap();
+    assert_eq!(objects[0]["events"][0]["action"], "deleted");
+    assert_eq!(objects[0]["events"][0]["sync"]["sync_id"], "s-2");
+}
+
+#[test]
+fn record_that_is_not_known_may_have_been_another() {
+    let mut desk = Desk::new();
+    desk.run("users=12 roles=1", "sync team --store STORE");
+    let mut lines = Vec::new();
+    for line in [
+        "explain team_user:users",
+        "explain team_user:uesrs-3",
+        "history team_usr:users-3",
+        "explain 000d23b4e434bf1cb5215344924e7e27",
+        "explain users-3",
+    ] {
+        let code = desk.run("", &format!("{line} --store STORE"));
+        assert_eq!(desk.out, "");
+        lines.push(format!("{code} {line}\n{}", desk.err));
+    }
+    insta::assert_snapshot!(lines.join(""), @r#"
+    1 explain team_user:users
+    error: nothing is stored of team_user:users, and the history does not know it
+      help: nearest: team_user:users-0, team_user:users-1, team_user:users-2
+    1 explain team_user:uesrs-3
+    error: nothing is stored of team_user:uesrs-3, and the history does not know it
+      help: nearest: team_user:users-3, team_user:users-7, team_user:users-5
+    1 history team_usr:users-3
+    error: nothing is stored of team_usr:users-3, and the history does not know it
+      help: there is no type "team_usr"; nearest: team_user
+    1 explain 000d23b4e434bf1cb5215344924e7e27
+    error: nothing is stored of 000d23b4e434bf1cb5215344924e7e27, and the history does not know it
+      help: the views parallax_entity, parallax_relationship and parallax_change have the ids
+    2 explain users-3
+    error: invalid value 'users-3' for '<TYPE:KEY|ID>': it is neither TYPE:KEY nor an id of 32 hexadecimal digits
+
+    For more information, try '--help'.
+    "#);
+}
+
+#[test]
+fn store_is_verified_and_copied() {
+    let mut desk = Desk::new();
+    desk.run("users=2", "sync team --store STORE");
+    assert_eq!(desk.run("", "store verify --store STORE"), 0);
+    assert!(desk.out.contains("\nSound: sqlite:/"), "{}", desk.out);
+
+    let copy = desk.path("copy.db");
+    let line = format!("store backup {} --store STORE", copy.display());
+    assert_eq!(desk.run("", &line), 0);
+    let place = copy.display().to_string();
+    assert!(
+        desk.out.starts_with(&format!(
+            "Copied 2 entities, 2 relationships of 1 source into {place}, "
+        )),
+        "{}",
+        desk.out
+    );
+    assert_eq!(desk.run("", &format!("{line} --json")), 2);
+    assert!(
+        desk.err.starts_with("error: there is a file at "),
+        "{}",
+        desk.err
+    );
+    let line = format!("store verify --json --store sqlite:{place}");
+    assert_eq!(desk.run("", &line), 0);
+    assert_eq!(desk.json("/sound"), "true");
+    assert_eq!(desk.json("/checks/6/name"), "\"entities\"");
+
+    // Someone changes what a sync has committed.
+    let mut bytes = std::fs::read(&copy).unwrap();
+    let key = bytes
+        .windows(7)
+        .position(|bytes| bytes == b"users-1")
+        .unwrap();
+    bytes[key] = b'X';
+    std::fs::write(&copy, bytes).unwrap();
+    assert_eq!(desk.run("", &line), 5);
+    assert_eq!(desk.json("/sound"), "false");
+}
+
 #[test]
 fn connectors_are_listed_with_their_steps_or_why_not() {
     let app = App::new()

@@ -3,6 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use parallax_core::RecordKind;
 use rusqlite::{OptionalExtension, Transaction};
 use serde_json::Value as Json;
+use serde_json::value::RawValue;
 
 use crate::claims::ClaimSets;
 use crate::delta::{Candidate, Delta};
@@ -218,13 +219,14 @@ impl Listing<'_> {
 
 /// Reads stored properties: each with its JSON text.
 pub(super) fn parse(properties: &str) -> Result<BTreeMap<String, String>, StoreError> {
-    let parsed: BTreeMap<String, Json> =
+    // Raw: no number goes through a float.
+    let parsed: BTreeMap<String, Box<RawValue>> =
         serde_json::from_str(properties).map_err(|error| StoreError::Corrupt {
             details: format!("properties that cannot be read: {error}"),
         })?;
     let texts = parsed.into_iter();
     Ok(texts
-        .map(|(name, value)| (name, value.to_string()))
+        .map(|(name, value)| (name, value.get().to_owned()))
         .collect())
 }
 

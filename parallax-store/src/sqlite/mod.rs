@@ -1,6 +1,7 @@
 //! The embedded engine: a connection that writes, a few that read, one transaction per commit.
 
 mod alarm;
+mod backup;
 mod bulk;
 mod changes;
 mod changeset;
@@ -8,12 +9,16 @@ mod commit;
 mod decide;
 mod delete;
 mod error;
+mod explain;
 mod forget;
+mod history;
 mod lock;
 mod open;
 mod query;
+mod records;
 mod retain;
 mod row;
+mod verify;
 mod write;
 
 use std::fmt;
@@ -25,13 +30,17 @@ use parallax_core::ConnectorOutput;
 use rusqlite::Connection;
 use tokio::task::spawn_blocking;
 
+use crate::backup::Backup;
 use crate::engine::{Answer, Engine, Word};
 use crate::error::{CommitError, StoreError};
+use crate::explain::{Explanation, Subject};
 use crate::findings::{Collected, Findings};
+use crate::history::History;
 use crate::result::{CommitResult, Decided, Forgotten, Rows};
 use crate::session::Options;
 use crate::sqlite::decide::Decided as Meant;
 use crate::sqlite::open::{Location, Opened};
+use crate::verify::Verification;
 
 /// How many connections that read are kept.
 const READERS: usize = 2;
@@ -268,6 +277,40 @@ impl Engine for Sqlite {
 
     fn query(&self, sql: String) -> Answer<'_, Result<Rows, StoreError>> {
         Box::pin(self.run(move |files| files.read(|connection| query::query(connection, &sql))?))
+    }
+
+    fn explain(&self, subject: Subject) -> Answer<'_, Result<Vec<Explanation>, StoreError>> {
+        let explain =
+            move |files: &Files| files.read(|connection| explain::explain(connection, &subject))?;
+        Box::pin(self.run(explain))
+    }
+
+    fn history(
+        &self,
+        subject: Subject,
+        limit: u32,
+    ) -> Answer<'_, Result<Vec<History>, StoreError>> {
+        let history = move |files: &Files| {
+            files.read(|connection| history::history(connection, &subject, limit))?
+        };
+        Box::pin(self.run(history))
+    }
+
+    fn verify(&self) -> Answer<'_, Result<Verification, StoreError>> {
+        let seed = self.seed;
+        Box::pin(self.run(move |files| files.read(|connection| verify::verify(connection, seed))?))
+    }
+
+    fn backup(&self, path: PathBuf) -> Answer<'_, Result<Backup, StoreError>> {
+        Box::pin(async move {
+            // Gone with the future: whoever holds the other half sees that nobody waits any more.
+            let wanted = Arc::new(());
+            let watch = Arc::downgrade(&wanted);
+            let backup = move |files: &Files| {
+                files.read(|connection| backup::backup(connection, &path, &watch))?
+            };
+            self.run(backup).await
+        })
     }
 }
 

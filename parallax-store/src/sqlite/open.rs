@@ -256,7 +256,7 @@ fn open_file(path: &Path, access: OpenFlags) -> Result<Connection, StoreError> {
 }
 
 /// Tells whether a file is there.
-fn check_path(path: &Path) -> Result<bool, StoreError> {
+pub(super) fn check_path(path: &Path) -> Result<bool, StoreError> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => Err(StoreError::IsDirectory {
             path: path.to_owned(),
@@ -266,12 +266,19 @@ fn check_path(path: &Path) -> Result<bool, StoreError> {
             reason: "it is not a regular file".to_owned(),
         }),
         Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => match path.parent() {
-            Some(parent) if !parent.is_dir() => Err(StoreError::NoDirectory {
-                path: parent.to_owned(),
-            }),
-            _ => Ok(false),
-        },
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            match path.parent() {
+                Some(parent) if !parent.is_dir() => Err(StoreError::NoDirectory {
+                    path: parent.to_owned(),
+                }),
+                _ => Ok(false),
+            }
+        }
         Err(error) => Err(io_error(path, error)),
     }
 }

@@ -1,0 +1,126 @@
+//! A store of an older version is brought forward with all that is in it.
+
+use std::path::Path;
+
+use parallax_store::{Store, StoreError};
+use parallax_tests::Rec;
+
+use crate::support::{fresh_sync_id, keys, lines, run, scope, script, step, words};
+
+/// Loads a stored store into a file.
+fn load(path: &Path, sql: &str) {
+    let file = rusqlite::Connection::open(path).unwrap();
+    file.execute_batch(sql).unwrap();
+}
+
+const V1: &str = include_str!("../../parallax-store/src/sqlite/testdata/store_v1.sql");
+
+#[tokio::test]
+async fn store_of_version_1_keeps_everything() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("parallax.db");
+    let url = format!("sqlite:{}", path.display());
+    load(&path, V1);
+
+    // Reading brings nothing forward.
+    let error = Store::open_read_only(&url).await.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            StoreError::Older {
+                found: 1,
+                current: 2,
+                ..
+            }
+        ),
+        "{error}"
+    );
+
+    let store = Store::open(&url).await.unwrap();
+    let verification = store.verify().await.unwrap();
+    assert_eq!(verification.problems, []);
+    let entities = lines(
+        &store,
+        "SELECT account_id, key, properties, claims, created_sync_id, changed_sync_id,
+                 held_changeset
+             FROM parallax_entity ORDER BY account_id, key + 0",
+    );
+    let entities = entities.await.join("\n");
+    let others = lines(
+        &store,
+        "SELECT 'source', account_id, entities, relationships, syncs, last_sync_id,
+                 last_outcome FROM parallax_source
+             UNION ALL SELECT 'relationship', account_id, verb, properties, claims,
+                 created_sync_id, held_changeset FROM parallax_relationship
+             UNION ALL SELECT 'sync', account_id, sync_id, outcome, entities_created,
+                 entities_deleted, entities_kept FROM parallax_sync
+             UNION ALL SELECT 'step', account_id, sync_id, step_id, status, entities, reason
+                 FROM parallax_sync_step
+             UNION ALL SELECT 'change', account_id, sync_id, action, type, key, changeset
+                 FROM parallax_change",
+    );
+    let others = others.await.join("\n");
+    insta::assert_snapshot!(entities, @r#"
+    1 0 {"value":1} [["users",null]] sync-1 sync-2 -
+    1 1 {"value":0} [["groups",null],["users",null]] sync-1 sync-1 -
+    1 2 {"value":0} [["users",null]] sync-1 sync-1 -
+    1 3 {"value":0} [["users",null]] sync-1 sync-1 -
+    1 4 {"value":0} [["users",null]] sync-1 sync-1 -
+    1 10 {"value":0} [["hosts","eu"]] sync-1 sync-1 -
+    1 12 {"value":0} [["hosts","us"]] sync-1 sync-1 -
+    1 20 {"value":0} [["groups",null]] sync-1 sync-1 -
+    2 0 {"value":0} [["users",null]] sync-1 sync-1 -
+    2 1 {"value":0} [["users",null]] sync-1 sync-1 -
+    "#);
+    insta::assert_snapshot!(others, @r#"
+    source 1 8 1 2 sync-2 partial
+    source 2 2 0 1 sync-1 committed
+    relationship 1 KNOWS {"value":0} [["users",null]] sync-1 -
+    sync 1 sync-1 committed 10 0 0
+    sync 2 sync-1 committed 2 0 0
+    sync 1 sync-2 partial 0 2 2
+    step 1 sync-1 users completed 6 -
+    step 1 sync-1 hosts completed 3 -
+    step 1 sync-1 groups completed 2 -
+    step 2 sync-1 users completed 2 -
+    step 1 sync-2 users completed 5 -
+    step 1 sync-2 hosts incomplete 1 us: was not completed
+    step 1 sync-2 groups failed 0 told to
+    change 1 sync-2 deleted KNOWS - -
+    change 1 sync-2 deleted KNOWS - -
+    change 1 sync-2 deleted thing 11 -
+    change 1 sync-2 deleted thing 5 -
+    change 1 sync-2 updated thing 0 -
+    "#);
+    next_sync_changes_nothing(&store).await;
+    let verification = store.verify().await.unwrap();
+    assert_eq!(verification.problems, []);
+}
+
+/// Account 1 has what these steps emitted: things 0 to 4 by one, two by scopes, and two by a step
+/// that failed last, of which one was emitted by the first, too.
+async fn next_sync_changes_nothing(store: &Store) {
+    let users = [
+        vec![Rec::Entity { key: 0, value: 1 }],
+        keys(1..5),
+        vec![Rec::Link {
+            from: 0,
+            to: 1,
+            value: 0,
+        }],
+    ];
+    let mut hosts = step("hosts", []);
+    hosts.parts = vec![scope("eu", true, keys([10])), scope("us", true, keys([12]))];
+    hosts.all_scopes_listed = true;
+    let steps = [
+        step("users", users.concat()),
+        hosts,
+        step("groups", keys([1, 20])),
+    ];
+    let output = run(&script(steps), "1", &fresh_sync_id()).await;
+    let result = store.commit_sync(&output).await.unwrap();
+    assert_eq!(
+        words(&result),
+        "entity: 8 unchanged, 1 duplicates; relationship: 1 unchanged"
+    );
+}
