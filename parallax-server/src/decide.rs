@@ -78,7 +78,7 @@ fn tell(
 ) -> Result<Exit, Failure> {
     tracing::info!(
         changeset = decided.changeset,
-        state,
+        state = %state,
         connector_id = %decided.connector_id,
         account_id = %Escaped(&decided.account_id),
         entities = decided.entities,

@@ -9,7 +9,7 @@ use crate::exit::Exit;
 use crate::json;
 use crate::query::{self, Object, objects};
 use crate::rows;
-use crate::syncs::to_the_second;
+use crate::syncs::{fitting, shortened, to_the_second};
 use crate::table::Plain;
 
 /// `parallax held`: lists the changesets that wait for somebody's word, or shows one.
@@ -33,7 +33,9 @@ pub(crate) async fn run(args: &HeldArgs, console: &mut Console<'_>) -> Result<Ex
             let listed = changesets::list(&store, args.all).await?;
             match (args.json, listed.rows.is_empty()) {
                 (true, _) => query::as_json(&listed),
-                (false, false) => as_table(&listed, args.all, console.width),
+                (false, false) => fitting(console.width, |chars, width| {
+                    as_table(&listed, args.all, chars, width)
+                }),
                 (false, true) => {
                     console.complain("no held deletes\n");
                     return Ok(Exit::Ok);
@@ -45,7 +47,7 @@ pub(crate) async fn run(args: &HeldArgs, console: &mut Console<'_>) -> Result<Ex
     Ok(Exit::Ok)
 }
 
-fn as_table(listed: &Rows, all: bool, width: Option<u16>) -> String {
+fn as_table(listed: &Rows, all: bool, id_chars: usize, width: Option<u16>) -> String {
     let mut header = vec![
         "changeset",
         "connector",
@@ -72,9 +74,9 @@ fn as_table(listed: &Rows, all: bool, width: Option<u16>) -> String {
         let mut cells = vec![
             row.number("changeset").to_string(),
             text("connector_id"),
-            text("account_id"),
+            shortened(text("account_id"), id_chars),
             to_the_second(&text("held_at")),
-            text("held_by_sync_id"),
+            shortened(text("held_by_sync_id"), id_chars),
             records("entities", "entities_at_first"),
             records("relationships", "relationships_at_first"),
         ];

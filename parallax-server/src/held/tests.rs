@@ -563,7 +563,7 @@ fn decision_is_logged_in_one_line() {
     let _guard = tracing::subscriber::set_default(subscriber);
     desk.run("", "reject 1 --store STORE");
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    insta::assert_snapshot!(log.replace(&desk.store(), "STORE"), @r#" INFO parallax_server::decide: Changeset decided changeset=1 state="rejected" connector_id=team account_id=acme entities=12 relationships=12 repeated=false store=STORE"#);
+    insta::assert_snapshot!(log.replace(&desk.store(), "STORE"), @" INFO parallax_server::decide: Changeset decided changeset=1 state=rejected connector_id=team account_id=acme entities=12 relationships=12 repeated=false store=STORE");
 }
 
 /// Names that would steer a terminal or begin a line of their own.
