@@ -29,6 +29,7 @@ pub(crate) struct Connector {
     last_success: Gauge,
     last_complete: Gauge,
     commit_duration: Histogram,
+    changesets_held: Counter,
     events_undelivered: Counter,
     memory: Mutex<Memory>,
 }
@@ -102,6 +103,7 @@ impl Connector {
             last_success: names::LAST_SUCCESS.gauge(labels),
             last_complete: names::LAST_COMPLETE.gauge(labels),
             commit_duration: names::COMMIT_DURATION.histogram(labels),
+            changesets_held: names::CHANGESETS.counter(&[&label, &"held".into()]),
             events_undelivered: names::EVENTS_UNDELIVERED.counter(labels),
             memory: Mutex::default(),
             label,
@@ -183,7 +185,8 @@ impl Connector {
             counter.increment(value);
         }
         self.commit_duration.record(duration);
-        self.share(key, 0, values().filter_map(of(Kind::Gauge)), room)
+        let gauges = values().filter_map(of(Kind::Gauge));
+        self.share(key, gauges.enumerate(), room)
     }
 
     pub(crate) fn live(&self, key: SourceKey, live: Live, room: &Room) -> Remembered {
@@ -193,7 +196,29 @@ impl Connector {
             waiting,
         } = live;
         let values = [entities, relationships, waiting].into_iter();
-        self.share(key, names::STATS_GAUGES, values, room)
+        self.share(key, (names::STATS_GAUGES..).zip(values), room)
+    }
+
+    /// Sets what a source adds to the gauges of what is held.
+    pub(crate) fn held(
+        &self,
+        key: SourceKey,
+        entities: u64,
+        relationships: u64,
+        room: &Room,
+    ) -> Remembered {
+        let gauges = names::STATS
+            .iter()
+            .filter(|metric| metric.kind == Kind::Gauge);
+        let places = gauges
+            .enumerate()
+            .filter(|(_, gauge)| gauge.name.ends_with("_held"))
+            .map(|(place, _)| place);
+        self.share(key, places.zip([entities, relationships]), room)
+    }
+
+    pub(crate) fn changeset_held(&self) {
+        self.changesets_held.increment(1);
     }
 
     pub(crate) fn events_undelivered(&self, events: u64) {
@@ -227,17 +252,20 @@ impl Connector {
         })
     }
 
-    /// Replaces what a source adds to the gauges from the place `first` on.
+    /// Replaces what a source adds to some gauges; their places rise.
     fn share(
         &self,
         key: SourceKey,
-        first: usize,
-        values: impl Iterator<Item = u64>,
+        values: impl Iterator<Item = (usize, u64)>,
         room: &Room,
     ) -> Remembered {
         lock(&self.memory).with_source(key, room, |source, sums| {
+            let mut values = values.peekable();
             let shares = source.values.iter_mut().zip(sums).zip(&self.gauges);
-            for (((share, sum), gauge), value) in shares.skip(first).zip(values) {
+            for (place, ((share, sum), gauge)) in shares.enumerate() {
+                let Some((_, value)) = values.next_if(|(next, _)| *next == place) else {
+                    continue;
+                };
                 *sum = *sum - u128::from(*share) + u128::from(value);
                 *share = value;
                 gauge.set(float(*sum));

@@ -57,20 +57,23 @@
 //! | `parallax_steps_total` | counter | `connector_id`, `step_id`, `outcome` | Steps that ended, by how. |
 //! | `parallax_step_duration_seconds` | histogram | `connector_id`, `step_id` | Time a step took, from its start to its end. |
 //! | `parallax_commit_duration_seconds` | histogram | `connector_id` | Time a commit took, from the diff to the end of the transaction. |
+//! | `parallax_changesets_total` | counter | `connector_id`, `outcome` | Changesets, by what happened to them. |
 //! | `parallax_events_undelivered_total` | counter | `connector_id` | Events that the watcher of a sync did not take in time. |
 //! | `parallax_series_overflow_total` | counter |  | Recordings under __other__, or left out of a gauge, because a cap was reached. |
 //! | `parallax_build_info` | gauge | `version` | Always 1; the version is its label. |
 //!
 //! `outcome` of a sync is `committed`, `partial`, `failed`, `error` or `cancelled`; of a step,
-//! `completed`, `incomplete`, `failed`, `skipped` or `cancelled`. No label holds an account, a
-//! sync's id, a key or an error's text: [`ParallaxMetrics`] says how the accounts of a connector
-//! share its gauges, and what bounds the number of series.
+//! `completed`, `incomplete`, `failed`, `skipped` or `cancelled`; of a changeset, `held` when its
+//! deletes were held. No label holds an account, a sync's id, a key or an error's text:
+//! [`ParallaxMetrics`] says how the accounts of a connector share its gauges, and what bounds the
+//! number of series.
 //!
-//! Two alerts to begin with:
+//! Three alerts to begin with:
 //!
 //! ```text
 //! increase(parallax_syncs_total{outcome!~"committed|cancelled"}[1h]) > 0
 //! time() - parallax_sync_last_complete_timestamp_seconds > 86400
+//! parallax_entities_held + parallax_relationships_held > 0
 //! ```
 
 mod connector;

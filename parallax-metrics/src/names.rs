@@ -150,6 +150,14 @@ pub(crate) const COMMIT_DURATION: Metric = duration(
     "Time a commit took, from the diff to the end of the transaction.",
 );
 
+pub(crate) const CHANGESETS: Metric = Metric {
+    labels: &["connector_id", "outcome"],
+    ..count(
+        "parallax_changesets_total",
+        "Changesets, by what happened to them.",
+    )
+};
+
 pub(crate) const EVENTS_UNDELIVERED: Metric = count(
     "parallax_events_undelivered_total",
     "Events that the watcher of a sync did not take in time.",
@@ -168,7 +176,7 @@ pub(crate) const BUILD_INFO: Metric = Metric {
     ..number("parallax_build_info", "Always 1; the version is its label.")
 };
 
-const OTHERS: [Metric; 11] = [
+const OTHERS: [Metric; 12] = [
     SYNCS,
     SYNCS_IN_PROGRESS,
     SYNC_DURATION,
@@ -177,6 +185,7 @@ const OTHERS: [Metric; 11] = [
     STEPS,
     STEP_DURATION,
     COMMIT_DURATION,
+    CHANGESETS,
     EVENTS_UNDELIVERED,
     SERIES_OVERFLOW,
     BUILD_INFO,

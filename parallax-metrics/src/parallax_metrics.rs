@@ -203,6 +203,23 @@ impl ParallaxMetrics {
             .noted(connector.live(key, live, &self.shared.room_for_sources));
     }
 
+    /// Records how many deletes of a source are held.
+    ///
+    /// A commit's stats tell it, too; this is for what happens between commits, and before the
+    /// first one of a program.
+    pub fn held(&self, connector_id: &str, account_id: &str, entities: u64, relationships: u64) {
+        let key = self.shared.source(connector_id, account_id);
+        let connector = self.shared.recorded(connector_id);
+        let room = &self.shared.room_for_sources;
+        self.shared
+            .noted(connector.held(key, entities, relationships, room));
+    }
+
+    /// Records that a commit held deletes, as a new changeset.
+    pub fn changeset_held(&self, connector_id: &str) {
+        self.shared.recorded(connector_id).changeset_held();
+    }
+
     /// Records events that a sync's watcher did not take.
     pub fn events_undelivered(&self, connector_id: &str, events: u64) {
         self.shared

@@ -9,7 +9,7 @@ use parallax_connect::{Connector, ConnectorError};
 use parallax_core::is_identifier;
 use tokio::runtime;
 
-use crate::args::{Command, CommandLine, want_sync_json};
+use crate::args::{Command, CommandLine, PlanArgs, SyncArgs, want_sync_json};
 use crate::conclusion::Conclusion;
 use crate::console::{Console, Unstyled};
 use crate::error::{Failure, Misuse};
@@ -17,8 +17,8 @@ use crate::exit::Exit;
 use crate::signals::Signals;
 use crate::text::panic_message;
 use crate::{
-    check, connectors, explain, forget, history, json, logs, progress, query, serve, store, sync,
-    syncs,
+    check, connectors, decide, explain, forget, held, history, json, logs, progress, query, serve,
+    store, sync, syncs,
 };
 
 /// The command line, with the connectors that it can run.
@@ -182,7 +182,11 @@ impl App {
     fn execute(&self, args: Vec<OsString>, console: &mut Console<'_>) -> Exit {
         let mut json = want_sync_json(&args);
         let result = CommandLine::parse(args, &self.registrations, console.width).map(|line| {
-            json = matches!(&line.command, Command::Sync(args) if args.json);
+            json = matches!(
+                &line.command,
+                Command::Sync(SyncArgs { json: true, .. })
+                    | Command::Plan(PlanArgs { json: true, .. })
+            );
             self.start(line, console)
         });
         let failure = match result {
@@ -240,17 +244,7 @@ impl App {
 
     async fn dispatch(&self, command: Command, console: &mut Console<'_>) -> Result<Exit, Failure> {
         match command {
-            Command::Sync(args) => {
-                let signals = if console.owns_process {
-                    let bars = console.bars.clone();
-                    let hint = b"still busy; a second signal ends the program at once\n";
-                    Signals::listen(move || logs::write_stderr(&bars, hint))
-                        .map_err(Failure::Start)?
-                } else {
-                    Signals::deaf()
-                };
-                Ok(sync::run(self, &args, &signals, console).await)
-            }
+            Command::Sync(args) => self.sync(&args, console).await,
             Command::Query(args) => query::run(&args, console).await,
             Command::Syncs(args) => syncs::run(&args, console).await,
             Command::Explain(args) => explain::run(&args, console).await,
@@ -260,7 +254,22 @@ impl App {
             Command::Check(args) => check::run(self, &args, console).await,
             Command::Forget(args) => forget::run(&args, console).await,
             Command::Connectors(args) => connectors::run(self, &args, console).await,
+            Command::Plan(args) => self.sync(&args.into(), console).await,
+            Command::Held(args) => held::run(&args, console).await,
+            Command::Approve(args) => decide::approve(&args, console).await,
+            Command::Reject(args) => decide::reject(&args, console).await,
         }
+    }
+
+    async fn sync(&self, args: &SyncArgs, console: &mut Console<'_>) -> Result<Exit, Failure> {
+        let signals = if console.owns_process {
+            let bars = console.bars.clone();
+            let hint = b"still busy; a second signal ends the program at once\n";
+            Signals::listen(move || logs::write_stderr(&bars, hint)).map_err(Failure::Start)?
+        } else {
+            Signals::deaf()
+        };
+        Ok(sync::run(self, args, &signals, console).await)
     }
 }
 

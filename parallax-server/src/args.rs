@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use parallax_core::escape;
 use parallax_store::Subject;
 
 use crate::app::Registration;
@@ -51,6 +52,14 @@ pub(crate) enum Command {
     Forget(ForgetArgs),
     /// Lists the connectors and their steps
     Connectors(ConnectorsArgs),
+    /// Runs a connector and shows what a sync would change
+    Plan(PlanArgs),
+    /// Lists the deletes that are held, or shows one changeset of them
+    Held(HeldArgs),
+    /// Deletes what a changeset holds
+    Approve(ApproveArgs),
+    /// Keeps what a changeset holds
+    Reject(RejectArgs),
 }
 
 #[derive(Debug, Args)]
@@ -74,9 +83,66 @@ pub(crate) struct SyncArgs {
     #[arg(long)]
     pub(crate) dry_run: bool,
 
+    /// With --dry-run: shows every record that would change, and how
+    #[arg(long, requires = "dry_run")]
+    pub(crate) show: bool,
+
+    /// With --dry-run: ends with exit code 7 if a record would change
+    #[arg(long, requires = "dry_run")]
+    pub(crate) exit_code: bool,
+
     /// Prints one JSON object, whatever happens
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `parallax plan`: a sync that is a dry run.
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    /// Connector to run; `parallax connectors` lists them
+    pub(crate) connector: String,
+
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+
+    /// Account to read, if not the connector's own choice
+    #[arg(long, value_name = "NAME")]
+    pub(crate) account: Option<String>,
+
+    /// Shows every record that would change, and how
+    #[arg(long)]
+    pub(crate) show: bool,
+
+    /// Ends with exit code 7 if a record would change
+    #[arg(long)]
+    pub(crate) exit_code: bool,
+
+    /// Prints one JSON object, whatever happens
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl From<PlanArgs> for SyncArgs {
+    fn from(args: PlanArgs) -> Self {
+        let PlanArgs {
+            connector,
+            store,
+            account,
+            show,
+            exit_code,
+            json,
+        } = args;
+        Self {
+            connector,
+            store,
+            account,
+            sync_id: None,
+            dry_run: true,
+            show,
+            exit_code,
+            json,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -260,18 +326,89 @@ pub(crate) struct ConnectorsArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct HeldArgs {
+    /// Changeset to show
+    #[arg(value_name = "N")]
+    pub(crate) changeset: Option<u64>,
+
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+
+    /// Lists the closed ones, too
+    #[arg(long, conflicts_with = "changeset")]
+    pub(crate) all: bool,
+
+    /// Prints a JSON array of objects, one for each changeset; of one changeset, its object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ApproveArgs {
+    /// Changeset to approve; `parallax held` lists them
+    #[arg(value_name = "N")]
+    pub(crate) changeset: u64,
+
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+
+    /// Deletes without asking
+    #[arg(long)]
+    pub(crate) yes: bool,
+
+    /// Prints one JSON object of what was deleted
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RejectArgs {
+    /// Changeset to reject; `parallax held` lists them
+    #[arg(value_name = "N")]
+    pub(crate) changeset: u64,
+
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+
+    /// Prints one JSON object of what is kept
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// The store of who names none.
+const STORE: &str = "sqlite:parallax.db";
+const STORE_VARIABLE: &str = "PARALLAX_STORE";
+
+#[derive(Debug, Args)]
 pub(crate) struct StoreArgs {
     /// Store, as sqlite:PATH
     #[arg(
         id = "store",
         long = "store",
         value_name = "URL",
-        env = "PARALLAX_STORE",
+        env = STORE_VARIABLE,
         // A URL may hold a password, and help gets pasted.
         hide_env_values = true,
-        default_value = "sqlite:parallax.db"
+        default_value = STORE
     )]
     pub(crate) url: String,
+}
+
+impl StoreArgs {
+    /// Returns what names this store on another command line of the same shell: nothing where
+    /// nothing has to.
+    pub(crate) fn again(&self) -> String {
+        let by_itself = std::env::var(STORE_VARIABLE);
+        if self.url == by_itself.as_deref().unwrap_or(STORE) {
+            return String::new();
+        }
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.,:/@%+=".contains(c);
+        if self.url.chars().all(is_plain) {
+            format!(" --store {}", self.url)
+        } else {
+            format!(" --store '{}'", escape(&self.url).replace('\'', r"'\''"))
+        }
+    }
 }
 
 impl CommandLine {
@@ -290,10 +427,10 @@ impl CommandLine {
     }
 }
 
-/// Tells whether `args`, which do not parse, ask for the JSON object of `parallax sync`.
+/// Tells whether `args`, which do not parse, ask for the JSON object of a sync or a plan.
 pub(crate) fn want_sync_json(args: &[OsString]) -> bool {
     let mut args = args.iter().skip(1);
-    args.any(|arg| arg == "sync") && args.any(|arg| arg == "--json")
+    args.any(|arg| arg == "sync" || arg == "plan") && args.any(|arg| arg == "--json")
 }
 
 /// Returns the command line's definition; help leads with examples of `connectors`.
@@ -391,6 +528,7 @@ fn definition(connectors: &[Registration]) -> clap::Command {
              4  the system cannot be reached or refuses the credentials\n  \
              5  the store cannot be used\n  \
              6  committed, but deletes were held\n  \
+             7  with --exit-code: a record would change\n  \
              130, 143  cancelled by SIGINT or SIGTERM, nothing was committed",
             kinds.join("\n"),
         ))
@@ -493,6 +631,51 @@ fn definition(connectors: &[Registration]) -> clap::Command {
             ],
         )
     })
+    .mut_subcommand("plan", |plan| {
+        with_examples(
+            plan,
+            &[
+                (&format!("parallax plan {kind}"), "how much would change"),
+                (&format!("parallax plan {kind} --show"), "what, and why"),
+                (
+                    &format!("parallax plan {kind} --exit-code"),
+                    "for scripts: 0 if nothing would change",
+                ),
+            ],
+        )
+        .after_help(
+            "Nothing is written, and no store is made. Exit codes are those of `parallax sync`; \
+             with --exit-code,\n7 if a record would be created, updated or deleted.",
+        )
+    })
+    .mut_subcommand("held", |held| {
+        with_examples(
+            held,
+            &[
+                ("parallax held", "which deletes wait, and why"),
+                ("parallax held 3", "the records of one changeset"),
+                ("parallax held --all", "what became of the others"),
+            ],
+        )
+    })
+    .mut_subcommand("approve", |approve| {
+        with_examples(
+            approve,
+            &[
+                ("parallax approve 3", "shows what would be deleted, and asks"),
+                ("parallax approve 3 --yes", "for scripts"),
+            ],
+        )
+        .after_help(
+            "What has come back since the deletes were held stays. What is deleted stays in the \
+             history, in\nthe view parallax_change, until it is too old or there is too much of it.",
+        )
+    })
+    .mut_subcommand("reject", |reject| {
+        with_examples(reject, &[("parallax reject 3", "nothing is deleted")]).after_help(
+            "The records stay, and are not held again until they have been found again.",
+        )
+    })
 }
 
 const RECORD_EXITS: &str = "Exit codes:\n  \
@@ -526,9 +709,28 @@ mod tests {
     }
 
     #[test]
+    fn store_is_named_again_where_it_has_to_be() {
+        let again = |url: &str| {
+            StoreArgs {
+                url: url.to_owned(),
+            }
+            .again()
+        };
+        let urls = ["sqlite:parallax.db", "sqlite:/srv/p.db", "sqlite:a b'c\n"];
+        insta::assert_debug_snapshot!(urls.map(again), @r#"
+        [
+            "",
+            " --store sqlite:/srv/p.db",
+            " --store 'sqlite:a b'\\''c\\n'",
+        ]
+        "#);
+    }
+
+    #[test]
     fn json_is_asked_for_of_sync_only() {
         let line = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
         assert!(want_sync_json(&line("parallax sync --nope --json")));
+        assert!(want_sync_json(&line("parallax plan --nope --json")));
         assert!(!want_sync_json(&line("parallax sync --nope")));
         assert!(!want_sync_json(&line("parallax query --nope --json")));
     }

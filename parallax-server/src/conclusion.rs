@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use parallax_connect::{ConnectorOutput, SyncReport};
-use parallax_core::SyncStats;
+use parallax_core::{RecordKind, SyncStats};
 use parallax_store::{Change, CommitResult, Outcome, TypeCounts};
 
 use crate::args::SyncArgs;
@@ -15,6 +15,10 @@ pub(crate) struct Conclusion {
     pub(crate) account_id: Option<String>,
     pub(crate) sync_id: Option<String>,
     pub(crate) dry_run: bool,
+    /// Whether every change is shown.
+    pub(crate) show: bool,
+    /// Whether the exit code tells if there are changes.
+    pub(crate) exit_code: bool,
     /// What the steps did, if they ran.
     pub(crate) report: Option<SyncReport>,
     /// What was committed or, in a dry run, would be.
@@ -23,6 +27,8 @@ pub(crate) struct Conclusion {
     pub(crate) duration: Duration,
     /// The store's URL.
     pub(crate) store: Option<String>,
+    /// The option that names this store on another command line.
+    pub(crate) store_option: String,
     /// Whether there is such a store: a dry run does without.
     pub(crate) store_exists: bool,
     pub(crate) failure: Option<Failure>,
@@ -35,6 +41,7 @@ pub(crate) struct Committed {
     pub(crate) outcome: Outcome,
     pub(crate) replayed: bool,
     pub(crate) held_changeset: Option<u64>,
+    pub(crate) held_because: Option<String>,
     pub(crate) types: Vec<TypeCounts>,
     pub(crate) changes: Vec<Change>,
 }
@@ -46,7 +53,10 @@ impl Conclusion {
             account_id: args.account.clone(),
             sync_id: args.sync_id.clone(),
             dry_run: args.dry_run,
+            show: args.show,
+            exit_code: args.exit_code,
             store: Some(args.store.url.clone()),
+            store_option: args.store.again(),
             ..Self::default()
         }
     }
@@ -88,6 +98,12 @@ impl Conclusion {
                 held_changeset: Some(_),
                 ..
             }) => Exit::Held,
+            Some(
+                committed @ Committed {
+                    outcome: Outcome::Committed,
+                    ..
+                },
+            ) if self.exit_code && committed.has_changes() => Exit::Changes,
             Some(Committed {
                 outcome: Outcome::Committed,
                 ..
@@ -101,6 +117,16 @@ impl Conclusion {
     }
 }
 
+impl Committed {
+    /// Tells whether a record is created, updated or deleted.
+    pub(crate) fn has_changes(&self) -> bool {
+        let counts = RecordKind::ALL.map(|kind| self.stats.counts(kind));
+        counts
+            .iter()
+            .any(|counts| counts.created + counts.updated + counts.deleted > 0)
+    }
+}
+
 impl From<CommitResult> for Committed {
     fn from(result: CommitResult) -> Self {
         Self {
@@ -108,6 +134,7 @@ impl From<CommitResult> for Committed {
             outcome: result.outcome,
             replayed: result.replayed,
             held_changeset: result.held_changeset,
+            held_because: result.held_because,
             types: result.types,
             changes: result.changes,
         }
@@ -138,6 +165,17 @@ mod tests {
             dry_run: true,
             ..conclusion
         };
+        let exit_code = |conclusion| Conclusion {
+            exit_code: true,
+            ..dry(conclusion)
+        };
+        let same = || {
+            let mut same = later();
+            if let Some(committed) = &mut same.committed {
+                committed.stats = SyncStats::default();
+            }
+            same
+        };
         let full = || {
             Failure::Store(StoreError::Full {
                 details: String::new(),
@@ -149,6 +187,11 @@ mod tests {
             ("partial", partial()),
             ("partial and held", held(partial())),
             ("partial plan", dry(partial())),
+            ("plan", dry(later())),
+            ("plan with changes", exit_code(later())),
+            ("plan without", exit_code(same())),
+            ("plan that holds", exit_code(held(later()))),
+            ("partial plan with changes", exit_code(partial())),
             ("store full", with(partial(), full())),
             (
                 "no step",
@@ -172,6 +215,11 @@ mod tests {
         partial: partial 3
         partial and held: partial 3
         partial plan: planned 3
+        plan: planned 0
+        plan with changes: planned 7
+        plan without: planned 0
+        plan that holds: planned 6
+        partial plan with changes: planned 3
         store full: partial 5
         no step: partial 1
         did not begin: failed 1

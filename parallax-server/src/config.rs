@@ -3,6 +3,7 @@
 //! It is read as a whole: one pass finds everything that is wrong with it, each problem with its
 //! line.
 
+mod hold_deletes;
 mod interval;
 mod problem;
 mod section;
@@ -14,11 +15,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use parallax_core::{is_identifier, is_plain_name};
+use parallax_store::Guard;
 use toml::de::{DeTable, DeValue};
 
 pub(crate) use interval::in_short;
 pub(crate) use problem::{ConfigError, Problems};
 
+use hold_deletes::hold_deletes;
 use interval::interval;
 use section::Section;
 
@@ -46,6 +49,8 @@ pub(crate) struct ConnectorConfig {
     /// The account, if not the connector's own choice.
     pub(crate) account: Option<String>,
     pub(crate) every: Duration,
+    /// Which deletes are held.
+    pub(crate) guard: Guard,
 }
 
 impl Config {
@@ -124,6 +129,7 @@ fn connector_config(
     });
     let name = section.text("name");
     let account = section.secret("account");
+    let guard = hold_deletes(&mut section);
     let known = section.end();
 
     let problems = section.problems;
@@ -173,6 +179,7 @@ fn connector_config(
         name: name?.to_owned(),
         account: account.map(|(account, _)| account),
         every: every?,
+        guard: guard?,
     })
 }
 

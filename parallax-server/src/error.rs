@@ -62,6 +62,13 @@ pub(crate) enum Failure {
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// There is no changeset of this number.
+    #[error("there is no changeset {changeset}")]
+    NoSuchChangeset {
+        changeset: u64,
+        /// Those that are open.
+        open: Vec<u64>,
+    },
     /// The standard output takes nothing.
     #[error("cannot write to the standard output: {0}")]
     Output(io::Error),
@@ -138,6 +145,7 @@ impl Failure {
             Self::Commit(error) => error.code(),
             Self::NoSuchRecord { .. } => "no_such_record",
             Self::Store(error) => error.code(),
+            Self::NoSuchChangeset { .. } => "no_such_changeset",
             Self::Output(_) => "output_failed",
             Self::Start(_) => "cannot_start",
             Self::Defect { .. } => "defect",
@@ -194,6 +202,13 @@ impl Failure {
             },
             Self::Commit(error) => error.help(),
             Self::Store(error) => error.help(),
+            Self::NoSuchChangeset { open, .. } => {
+                let open: Vec<String> = open.iter().map(u64::to_string).collect();
+                return match open.as_slice() {
+                    [] => "no deletes are held; `parallax held --all` lists those that were".into(),
+                    open => format!("these are open: {}", open.join(", ")).into(),
+                };
+            }
             Self::Output(_) => "what was asked for has been done, but not shown",
             Self::Start(_) => "nothing was done: see to the cause, such as a limit on threads",
             Self::Defect { .. } => "please report it, with the line that was logged above",
@@ -215,7 +230,8 @@ impl Failure {
             | Self::Misuse(_)
             | Self::Config(_)
             | Self::Listen { .. }
-            | Self::UnknownConnector { .. } => Exit::Usage,
+            | Self::UnknownConnector { .. }
+            | Self::NoSuchChangeset { .. } => Exit::Usage,
             // It must not be taken for "nothing was committed".
             Self::Output(_) => Exit::Usage,
             Self::Open { error, .. } | Self::NoAccount { error, .. } => match unreachable(error) {
@@ -231,6 +247,8 @@ impl Failure {
                 StoreError::Query(_)
                 | StoreError::InvalidUrl { .. }
                 | StoreError::NoSuchSource { .. }
+                | StoreError::NoSuchChangeset { .. }
+                | StoreError::ChangesetClosed { .. }
                 | StoreError::Exists { .. },
             ) => Exit::Usage,
             Self::Store(_) | Self::Commit(CommitError::Store(_)) => Exit::Store,
@@ -376,6 +394,19 @@ mod tests {
                 pid: "7".to_owned(),
             }
             .into(),
+            StoreError::ChangesetClosed {
+                changeset: 3,
+                state: "rejected".to_owned(),
+            }
+            .into(),
+            Failure::NoSuchChangeset {
+                changeset: 4,
+                open: vec![],
+            },
+            Failure::NoSuchChangeset {
+                changeset: 4,
+                open: vec![2, 3],
+            },
             StoreError::Query("near \"SELEC\": syntax error".to_owned()).into(),
             Failure::Listen {
                 address: SocketAddr::from(([127, 0, 0, 1], 7700)),
@@ -434,6 +465,12 @@ mod tests {
               free some space and try again: nothing was lost
           5 store_locked: the store at /srv/parallax.db is in use by process 7
               a store has one writer at a time: wait for that process or stop it; reading is possible meanwhile
+          2 changeset_closed: changeset 3 is rejected already
+              it is decided once; the view parallax_changeset says when and by which sync
+          2 no_such_changeset: there is no changeset 4
+              no deletes are held; `parallax held --all` lists those that were
+          2 no_such_changeset: there is no changeset 4
+              these are open: 2, 3
           2 query_failed: the query cannot be run: near "SELEC": syntax error
               one SELECT over parallax_entity, parallax_relationship, parallax_source, parallax_sync or parallax_change
           2 cannot_listen: cannot listen on 127.0.0.1:7700: address in use

@@ -15,6 +15,8 @@ pub(crate) enum Exit {
     Store,
     /// Committed, but deletes were held.
     Held,
+    /// The plan has changes, and the caller wanted to know.
+    Changes,
     /// Cancelled by SIGINT; nothing was committed.
     Interrupted,
     /// Cancelled by SIGTERM; nothing was committed.
@@ -32,6 +34,7 @@ impl Exit {
             Self::Unreachable => 4,
             Self::Store => 5,
             Self::Held => 6,
+            Self::Changes => 7,
             Self::Interrupted => 130,
             Self::Terminated => 143,
         }

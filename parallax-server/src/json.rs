@@ -2,7 +2,9 @@ use std::borrow::Cow;
 
 use parallax_connect::{StepReport, SyncReport};
 use parallax_core::{Counts, RecordKind, SyncStats, escape};
+use parallax_store::{Change, PropertyChange};
 use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::value::RawValue;
 
 use crate::conclusion::Conclusion;
 use crate::error::Failure;
@@ -29,6 +31,7 @@ pub(crate) fn render(conclusion: &Conclusion) -> String {
                 .unwrap_or_default(),
         ),
         held_changeset: committed.and_then(|committed| committed.held_changeset),
+        held_because: committed.and_then(|committed| committed.held_because.as_deref()),
         steps: report
             .into_iter()
             .flat_map(SyncReport::steps)
@@ -46,13 +49,7 @@ pub(crate) fn render(conclusion: &Conclusion) -> String {
         changes: committed
             .into_iter()
             .flat_map(|committed| &committed.changes)
-            .filter(|change| change.kind == RecordKind::Entity)
-            .map(|change| ChangeObject {
-                action: change.action.as_str(),
-                entity_type: &change.name,
-                key: &change.key,
-                display_name: &change.display_name,
-            })
+            .map(ChangeObject::new)
             .collect(),
     })
 }
@@ -108,6 +105,7 @@ struct SyncObject<'a> {
     replayed: bool,
     stats: Stats,
     held_changeset: Option<u64>,
+    held_because: Option<&'a str>,
     steps: Vec<StepObject<'a>>,
     undelivered_events: u64,
     duration_ms: u64,
@@ -209,9 +207,55 @@ impl<'a> TypeObject<'a> {
 #[derive(serde::Serialize)]
 struct ChangeObject<'a> {
     action: &'static str,
-    entity_type: &'a str,
+    kind: &'static str,
+    id: &'a str,
+    /// The type or the verb.
+    name: &'a str,
+    /// The type of an entity.
+    entity_type: Option<&'a str>,
     key: &'a str,
     display_name: &'a str,
+    reason: Option<&'a str>,
+    properties: Vec<PropertyObject<'a>>,
+}
+
+impl<'a> ChangeObject<'a> {
+    fn new(change: &'a Change) -> Self {
+        let properties = change.properties.iter();
+        Self {
+            action: change.action.as_str(),
+            kind: change.kind.as_str(),
+            id: &change.id,
+            name: &change.name,
+            entity_type: (change.kind == RecordKind::Entity).then_some(&change.name),
+            key: &change.key,
+            display_name: &change.display_name,
+            reason: change.reason.as_deref(),
+            properties: properties.map(PropertyObject::new).collect(),
+        }
+    }
+}
+
+/// What is not there has no field: null is a value like others.
+#[derive(serde::Serialize)]
+struct PropertyObject<'a> {
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    before: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    after: Option<&'a RawValue>,
+}
+
+impl<'a> PropertyObject<'a> {
+    fn new(change: &'a PropertyChange) -> Self {
+        // The values are JSON already.
+        let raw = |value: &'a Option<String>| serde_json::from_str(value.as_deref()?).ok();
+        Self {
+            name: &change.name,
+            before: raw(&change.before),
+            after: raw(&change.after),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -257,6 +301,7 @@ mod tests {
         "relationships_rejected":0,
         "relationships_duplicates":0},
         "held_changeset":null,
+        "held_because":null,
         "steps":[
           {"step_id":"users",
         "status":"incomplete",
@@ -320,21 +365,21 @@ mod tests {
         let text = render(&later());
         let (_, changes) = text.split_once("\"changes\":").unwrap();
         insta::assert_snapshot!(changes.replace("},{", "},\n{"), @r#"
-        [{"action":"created","entity_type":"team_user","key":"new 1","display_name":"New 1"},
-        {"action":"created","entity_type":"team_user","key":"new 2","display_name":"New 2"},
-        {"action":"created","entity_type":"team_user","key":"new 3","display_name":"New 3"},
-        {"action":"created","entity_type":"team_user","key":"new 4","display_name":"New 4"},
-        {"action":"created","entity_type":"team_user","key":"new 5","display_name":"New 5"},
-        {"action":"created","entity_type":"team_user","key":"new 6","display_name":"New 6"},
-        {"action":"created","entity_type":"team_user","key":"new 7","display_name":"New 7"},
-        {"action":"created","entity_type":"team_user","key":"new 8","display_name":"New 8"},
-        {"action":"created","entity_type":"team_user","key":"new 9","display_name":"New 9"},
-        {"action":"created","entity_type":"team_user","key":"new 10","display_name":"New 10"},
-        {"action":"created","entity_type":"team_user","key":"new 11","display_name":"New 11"},
-        {"action":"created","entity_type":"team_user","key":"new 12","display_name":"New 12"},
-        {"action":"created","entity_type":"team_user","key":"new 13","display_name":"New 13"},
-        {"action":"updated","entity_type":"team_user","key":"ann\u001b[2j","display_name":"Ann\u001b[2J"},
-        {"action":"deleted","entity_type":"team_user","key":"bob","display_name":"Bob"}]}
+        [{"action":"created","kind":"entity","id":"","name":"team_user","entity_type":"team_user","key":"new 1","display_name":"New 1","reason":null,"properties":[]},
+        {"action":"created","kind":"entity","id":"","name":"team_user","entity_type":"team_user","key":"new 2","display_name":"New 2","reason":null,"properties":[]},
+        {"action":"created","kind":"entity","id":"","name":"team_user","entity_type":"team_user","key":"new 3","display_name":"New 3","reason":null,"properties":[]},
+        {"action":"created","kind":"entity","id":"","name":"team_user","entity_type":"team_user","key":"new 4","display_name":"New 4","reason":null,"properties":[]},
+        {"action":"created","kind":"entity","id":"","name":"team_user","entity_type":"team_user","key":"new 5","display_name":"New 5","reason":null,"properties":[]},
+        {"action":"created","kind":"entity","id":"","name":"team_user","entity_type":"team_user","key":"new 6","display_name":"New 6","reason":null,"properties":[]},
+        {"action":"created","kind":"entity","id":"","name":"team_user","entity_type":"team_user","key":"new 7","display_name":"New 7","reason":null,"properties":[]},
+        {"action":"created","kind":"entity","id":"","name":"team_user","entity_type":"team_user","key":"new 8","display_name":"New 8","reason":null,"properties":[]},
+        {"action":"created","kind":"entity","id":"","name":"team_user","entity_type":"team_user","key":"new 9","display_name":"New 9","reason":null,"properties":[]},
+        {"action":"created","kind":"entity","id":"","name":"team_user","entity_type":"team_user","key":"new 10","display_name":"New 10","reason":null,"properties":[]},
+        {"action":"created","kind":"entity","id":"","name":"team_user","entity_type":"team_user","key":"new 11","display_name":"New 11","reason":null,"properties":[]},
+        {"action":"created","kind":"entity","id":"","name":"team_user","entity_type":"team_user","key":"new 12","display_name":"New 12","reason":null,"properties":[]},
+        {"action":"created","kind":"entity","id":"","name":"team_user","entity_type":"team_user","key":"new 13","display_name":"New 13","reason":null,"properties":[]},
+        {"action":"updated","kind":"entity","id":"","name":"team_user","entity_type":"team_user","key":"ann\u001b[2j","display_name":"Ann\u001b[2J","reason":null,"properties":[]},
+        {"action":"deleted","kind":"entity","id":"","name":"team_user","entity_type":"team_user","key":"bob","display_name":"Bob","reason":null,"properties":[]}]}
         "#);
     }
 
@@ -345,6 +390,6 @@ mod tests {
         }
         .into();
         let text = render(&Conclusion::of_failure(failure));
-        insta::assert_snapshot!(text, @r#"{"schema":1,"connector_id":null,"account_id":null,"sync_id":null,"outcome":"failed","replayed":false,"stats":{"entities_created":0,"entities_updated":0,"entities_unchanged":0,"entities_deleted":0,"entities_kept":0,"entities_held":0,"entities_rejected":0,"entities_duplicates":0,"relationships_created":0,"relationships_updated":0,"relationships_unchanged":0,"relationships_deleted":0,"relationships_kept":0,"relationships_held":0,"relationships_rejected":0,"relationships_duplicates":0},"held_changeset":null,"steps":[],"undelivered_events":0,"duration_ms":0,"store":null,"error":{"code":"duplicate_connector","message":"two connectors are registered as host","help":"this is a defect of the program: please tell its author"},"types":[],"changes":[]}"#);
+        insta::assert_snapshot!(text, @r#"{"schema":1,"connector_id":null,"account_id":null,"sync_id":null,"outcome":"failed","replayed":false,"stats":{"entities_created":0,"entities_updated":0,"entities_unchanged":0,"entities_deleted":0,"entities_kept":0,"entities_held":0,"entities_rejected":0,"entities_duplicates":0,"relationships_created":0,"relationships_updated":0,"relationships_unchanged":0,"relationships_deleted":0,"relationships_kept":0,"relationships_held":0,"relationships_rejected":0,"relationships_duplicates":0},"held_changeset":null,"held_because":null,"steps":[],"undelivered_events":0,"duration_ms":0,"store":null,"error":{"code":"duplicate_connector","message":"two connectors are registered as host","help":"this is a defect of the program: please tell its author"},"types":[],"changes":[]}"#);
     }
 }

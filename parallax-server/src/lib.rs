@@ -39,7 +39,8 @@
 //! # Output
 //!
 //! Data goes to the standard output, everything else to the standard error. With `--json`,
-//! `parallax sync` prints exactly one JSON object, also when it fails before the sync begins.
+//! `parallax sync` and `parallax plan` print exactly one JSON object, also when they fail before the
+//! run begins.
 //!
 //! # Exit codes
 //!
@@ -52,22 +53,27 @@
 //! | 4 | the system cannot be reached or refuses the credentials, nothing was committed |
 //! | 5 | the store cannot be used, or is damaged |
 //! | 6 | committed, but deletes were held |
+//! | 7 | a record would change (a plan with `--exit-code`) |
 //! | 130, 143 | cancelled by SIGINT or SIGTERM, nothing was committed |
 //!
-//! When several apply, 5 goes before 4, 4 before 3, and 3 before 6. A dry run ends as the sync
-//! would.
+//! When several apply, 5 goes before 4, 4 before 3, 3 before 6, and 6 before 7. A plan, which is a
+//! dry run, ends as the sync would.
 
 mod app;
 mod args;
+mod changes;
+mod changesets;
 mod check;
 mod conclusion;
 mod config;
 mod connectors;
 mod console;
+mod decide;
 mod error;
 mod exit;
 mod explain;
 mod forget;
+mod held;
 mod history;
 mod json;
 mod logs;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parallax_connect::{Connector, Runner, Step};
-use parallax_store::{Store, StoreError};
+use parallax_store::{Guard, Store, StoreError};
 
 use crate::app::{App, Opened};
 use crate::config::{Config, ConnectorConfig, Problems};
@@ -39,6 +39,7 @@ pub(crate) struct Source {
     pub(crate) connector_id: String,
     pub(crate) account_id: String,
     pub(crate) every: Duration,
+    pub(crate) guard: Guard,
     /// The ids of its steps.
     pub(crate) steps: Vec<String>,
 }
@@ -193,6 +194,7 @@ async fn source(app: &App, config: ConnectorConfig) -> Result<Source, Failure> {
         connector_id: config.name,
         account_id,
         every: config.every,
+        guard: config.guard,
     })
 }
 

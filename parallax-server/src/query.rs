@@ -111,6 +111,14 @@ fn unique(columns: &[String]) -> Vec<String> {
     names
 }
 
+/// Returns each row as an object.
+pub(crate) fn objects(rows: &Rows) -> Vec<Object<'_>> {
+    rows.rows
+        .iter()
+        .map(|row| Object::new(&rows.columns, row))
+        .collect()
+}
+
 /// A row, each cell by the name of its column.
 pub(crate) struct Object<'a> {
     columns: &'a [String],

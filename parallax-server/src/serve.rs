@@ -142,7 +142,7 @@ fn scheduler(plan: &Plan, store: &Arc<Store>) -> Result<Scheduler, Failure> {
     let mut scheduler = Scheduler::new(Arc::clone(store));
     for source in &plan.sources {
         let connector = Arc::clone(&source.connector);
-        let job = Job::new(connector, &source.account_id, source.every);
+        let job = Job::new(connector, &source.account_id, source.every).guard(source.guard);
         scheduler = scheduler.job(job).map_err(|error| Failure::Defect {
             message: error.to_string(),
         })?;

@@ -4,15 +4,15 @@ use clap::builder::styling::Style;
 use indicatif::HumanCount;
 use parallax_connect::{StepReport, StepStatus};
 use parallax_core::{Counts, Escaped, RecordKind};
-use parallax_store::{Action, Outcome, TypeCounts};
+use parallax_store::{Outcome, TypeCounts};
 
+use crate::changes;
+use crate::changesets::{APPROVE, REJECT, commands};
 use crate::conclusion::{Committed, Conclusion};
 use crate::table::Plain;
-use crate::text::{FAINT, GONE, GOOD, GOOD_TO_KNOW, ODD, WRONG, count, counts, paint, seconds};
+use crate::text::{FAINT, GOOD, GOOD_TO_KNOW, ODD, WRONG, count, counts, paint, seconds};
 
-/// Of the changes of each kind, more than these are a number.
-const CHANGES_SHOWN: usize = 10;
-/// Of the steps that did not complete, too.
+/// Of the steps that did not complete, more than these are a number.
 const STEPS_SHOWN: usize = 20;
 
 /// Returns what a sync came to, for people; nothing if it came to no result.
@@ -23,7 +23,7 @@ pub(crate) fn render(conclusion: &Conclusion) -> String {
     let parts = [
         headline(conclusion, committed),
         table(committed),
-        changes(committed),
+        changed(conclusion, committed),
         steps(conclusion, committed),
         notes(conclusion, committed),
         footer(conclusion),
@@ -160,7 +160,10 @@ fn is_change(counts: &Counts) -> bool {
     counts.created + counts.updated + counts.deleted + counts.kept + counts.held > 0
 }
 
-fn changes(committed: &Committed) -> String {
+fn changed(conclusion: &Conclusion, committed: &Committed) -> String {
+    if conclusion.show {
+        return changes::all(committed);
+    }
     let total = RecordKind::ALL.map(|kind| committed.stats.counts(kind));
     let was_empty = total.iter().all(|counts| {
         counts.updated + counts.unchanged + counts.deleted + counts.kept + counts.held == 0
@@ -171,29 +174,7 @@ fn changes(committed: &Committed) -> String {
     if was_empty && total.iter().any(|counts| counts.created > 0) {
         return "All of it is new: nothing was stored of this source.".to_owned();
     }
-    let mut text = String::new();
-    for (action, mark, style, all) in [
-        (Action::Created, "+", GOOD, committed.stats.entities_created),
-        (Action::Updated, "~", ODD, committed.stats.entities_updated),
-        (Action::Deleted, "-", GONE, committed.stats.entities_deleted),
-    ] {
-        let mut shown = 0;
-        let of_action = committed
-            .changes
-            .iter()
-            .filter(|change| change.action == action && change.kind == RecordKind::Entity);
-        for change in of_action.take(CHANGES_SHOWN) {
-            shown += 1;
-            let (mark, name) = (paint(style, mark), Escaped(&change.display_name));
-            writeln!(text, "{mark} {} {name}", Escaped(&change.name)).ok();
-        }
-        if let more @ 1.. = all.saturating_sub(shown)
-            && shown > 0
-        {
-            writeln!(text, "{} {} more", paint(style, mark), HumanCount(more)).ok();
-        }
-    }
-    text
+    changes::first(committed)
 }
 
 fn steps(conclusion: &Conclusion, committed: &Committed) -> String {
@@ -255,15 +236,7 @@ fn reason(step: &StepReport) -> String {
 fn notes(conclusion: &Conclusion, committed: &Committed) -> String {
     let stats = &committed.stats;
     let mut text = String::new();
-    if let Some(changeset) = committed.held_changeset {
-        let held = counts(stats.entities_held, stats.relationships_held);
-        let (mark, n) = (paint(ODD, "Deletes are held:"), changeset);
-        writeln!(
-            text,
-            "{mark} {held} wait in changeset {n} for someone to approve."
-        )
-        .ok();
-    }
+    text += &held(conclusion, committed);
     if stats.entities_rejected + stats.relationships_rejected > 0 {
         let rejected = counts(stats.entities_rejected, stats.relationships_rejected);
         writeln!(
@@ -287,6 +260,36 @@ fn notes(conclusion: &Conclusion, committed: &Committed) -> String {
         .ok();
     }
     text
+}
+
+/// Says that deletes are held, why, and what to do about it.
+fn held(conclusion: &Conclusion, committed: &Committed) -> String {
+    let store = &conclusion.store_option;
+    let stats = &committed.stats;
+    let (text, next) = match committed.held_changeset {
+        Some(changeset) => {
+            let (what, next): (_, &[_]) = if conclusion.dry_run {
+                ("Deletes would be held,", &[])
+            } else if committed.replayed {
+                let held = ("held", "shows what became of them");
+                ("Deletes were held,", &[held])
+            } else {
+                let held = ("held", "shows them");
+                ("Deletes are held,", &[held, APPROVE, REJECT])
+            };
+            let why = Escaped(committed.held_because.as_deref().unwrap_or_default());
+            let text = format!("{} as changeset {changeset}: {why}", paint(ODD, what));
+            (text, commands(changeset, store, next))
+        }
+        None if stats.entities_held + stats.relationships_held > 0 => {
+            let held = counts(stats.entities_held, stats.relationships_held);
+            let text = format!("{} {held}.", paint(ODD, "Still held:"));
+            (text, format!("parallax held{store}  lists them"))
+        }
+        None => return String::new(),
+    };
+    let next: String = next.lines().map(|line| format!("  {line}\n")).collect();
+    format!("{text}\n{next}")
 }
 
 fn footer(conclusion: &Conclusion) -> String {
@@ -483,6 +486,7 @@ mod tests {
         );
         if let Some(committed) = &mut odd.committed {
             committed.held_changeset = Some(3);
+            committed.held_because = Some("120 of 121 entities would go".to_owned());
             committed.stats.entities_rejected = 1;
             committed.stats.relationships_duplicates = 4;
         }
@@ -496,7 +500,10 @@ mod tests {
         ──────────────────────────
         entities           1   120
 
-        Deletes are held: 120 entities wait in changeset 3 for someone to approve.
+        Deletes are held, as changeset 3: 120 of 121 entities would go
+          parallax held 3     shows them
+          parallax approve 3  deletes them
+          parallax reject 3   keeps them, and does not ask again
         Rejected: 1 entity; the log names the first.
         Emitted more than once: 4 relationships.
         Not shown: 5 events of the progress.

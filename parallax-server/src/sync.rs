@@ -45,7 +45,7 @@ pub(crate) async fn run(
     };
     if let Err(failure) = console.print(&text) {
         console.explain(&failure);
-        if conclusion.failure.is_none() && conclusion.exit() == Exit::Ok {
+        if conclusion.failure.is_none() && matches!(conclusion.exit(), Exit::Ok | Exit::Changes) {
             return failure.exit();
         }
     }
@@ -98,6 +98,7 @@ async fn sync(
         sync_id: &sync_id,
         store: &store,
         dry_run: args.dry_run,
+        show: args.show,
     };
     // A signal during the commit comes too late: what is committed is committed.
     let (output, result) = match sync.watched(outline, signals, console).await {
@@ -156,6 +157,8 @@ struct Sync<'a> {
     sync_id: &'a str,
     store: &'a Store,
     dry_run: bool,
+    /// Whether every change is listed.
+    show: bool,
 }
 
 type Synced = (ConnectorOutput, CommitResult);
@@ -189,7 +192,10 @@ impl Sync<'_> {
     }
 
     async fn once(&self, runner: Runner<'_>) -> Result<Synced, SyncError> {
-        let session = self.store.session();
+        let mut session = self.store.session();
+        if self.show {
+            session = session.list_changes(usize::MAX);
+        }
         if !self.dry_run {
             let synced = run_once(runner, self.account_id, self.sync_id, session).await?;
             return Ok((synced.output, synced.result));

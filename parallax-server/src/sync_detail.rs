@@ -8,7 +8,7 @@ use crate::console::Console;
 use crate::error::Failure;
 use crate::exit::Exit;
 use crate::json;
-use crate::query::Object;
+use crate::query::{Object, objects};
 use crate::rows::{Row, quoted, rows};
 use crate::syncs::{select, to_the_second};
 use crate::table::Plain;
@@ -98,13 +98,6 @@ struct Detail<'a> {
     changes: Vec<Object<'a>>,
 }
 
-fn objects(rows: &Rows) -> Vec<Object<'_>> {
-    rows.rows
-        .iter()
-        .map(|row| Object::new(&rows.columns, row))
-        .collect()
-}
-
 fn as_text(sync: Row<'_>, steps: &Rows, changes: &Rows, width: Option<u16>) -> String {
     let text = |column| sync.text(column).unwrap_or_default();
     let mut outcome = text("outcome").to_owned();
@@ -125,7 +118,10 @@ fn as_text(sync: Row<'_>, steps: &Rows, changes: &Rows, width: Option<u16>) -> S
             )
         ),
     )];
-    parts.push(steps_table(steps, width));
+    // An approval is a commit without a run.
+    if !steps.rows.is_empty() {
+        parts.push(steps_table(steps, width));
+    }
     parts.push(stats_table(sync, width));
     if !changes.rows.is_empty() {
         parts.push(changes_table(changes, width));

@@ -37,7 +37,7 @@ pub(crate) async fn run(args: &SyncsArgs, console: &mut Console<'_>) -> Result<E
     let rows = store.query(&sql(args)).await?;
     let text = match (args.json, rows.rows.is_empty()) {
         (true, _) => query::as_json(&rows),
-        (false, false) => fitting(&rows, console.width),
+        (false, false) => fitting(console.width, |chars, width| as_table(&rows, chars, width)),
         (false, true) => {
             console.complain("no syncs\n");
             return Ok(Exit::Ok);
@@ -74,13 +74,12 @@ pub(crate) fn select(args: &SyncsArgs, condition: Option<String>) -> String {
     )
 }
 
-/// Returns the table, with long ids cut short if it does not fit otherwise.
-fn fitting(rows: &Rows, width: Option<u16>) -> String {
-    let whole = as_table(rows, usize::MAX, None);
+/// Returns a table, with long ids cut short if it does not fit otherwise. `table` makes it, of ids
+/// of so many characters.
+pub(crate) fn fitting(width: Option<u16>, table: impl Fn(usize, Option<u16>) -> String) -> String {
+    let whole = table(usize::MAX, None);
     match width {
-        Some(width) if width_of(&whole) > usize::from(width) => {
-            as_table(rows, ID_CHARS, Some(width))
-        }
+        Some(width) if width_of(&whole) > usize::from(width) => table(ID_CHARS, Some(width)),
         _ => whole,
     }
 }
@@ -124,7 +123,7 @@ fn as_table(rows: &Rows, id_chars: usize, width: Option<u16>) -> String {
     table.lines(width).join("\n") + "\n"
 }
 
-fn shortened(id: String, chars: usize) -> String {
+pub(crate) fn shortened(id: String, chars: usize) -> String {
     match id.char_indices().nth(chars) {
         Some((end, _)) => id.get(..end).unwrap_or_default().to_owned() + "…",
         None => id,
@@ -188,13 +187,14 @@ mod tests {
                 Cell::Integer(3),
             ]],
         };
-        let table = fitting(&rows, None);
+        let fitting = |width| fitting(width, |chars, width| as_table(&rows, chars, width));
+        let table = fitting(None);
         insta::assert_snapshot!(table, @"
         started (UTC)        connector  account  sync                                  outcome    took  created  updated  deleted
         ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
         2026-11-22 11:45:03  team       acme     01a2032d-aca7-7491-b798-bd90105b74b3  partial  1.23 s        5        0        0
         ");
-        insta::assert_snapshot!(fitting(&rows, Some(100)), @"
+        insta::assert_snapshot!(fitting(Some(100)), @"
         started (UTC)        connector  account  sync            outcome    took  created  updated  deleted
         ───────────────────────────────────────────────────────────────────────────────────────────────────
         2026-11-22 11:45:03  team       acme     01a2032d-aca7…  partial  1.23 s        5        0        0

@@ -36,6 +36,7 @@ pub(crate) fn concluded(outcome: Outcome, types: &[(RecordKind, &str, Counts)]) 
             outcome,
             replayed: false,
             held_changeset: None,
+            held_because: None,
             types: types
                 .iter()
                 .map(|(kind, name, counts)| TypeCounts {

@@ -72,6 +72,10 @@ fn one_sync_is_rendered() {
     # TYPE parallax_build_info gauge
     parallax_build_info{version="[version]"} 1
 
+    # HELP parallax_changesets_total Changesets, by what happened to them.
+    # TYPE parallax_changesets_total counter
+    parallax_changesets_total{connector_id="okta",outcome="held"} 0
+
     # HELP parallax_commit_duration_seconds Time a commit took, from the diff to the end of the transaction.
     # TYPE parallax_commit_duration_seconds histogram
     parallax_commit_duration_seconds_bucket{connector_id="okta",le="0.001"} 0

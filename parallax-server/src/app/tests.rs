@@ -251,6 +251,90 @@ fn plan_makes_no_store_and_is_what_the_sync_does() {
 }
 
 #[test]
+fn plan_is_what_the_next_sync_does() {
+    let table = [
+        ("users=3 roles=2", "users=2 roles=3"),
+        ("users=12", "users=0"),
+        ("users=30", "users=30 roles=25"),
+        ("users=3", "people=3"),
+        ("users=3 roles=2", "users=2 roles=reset"),
+        ("users=2", "users=2"),
+    ];
+    let parts = [
+        "/stats",
+        "/types",
+        "/changes",
+        "/held_changeset",
+        "/held_because",
+    ];
+    let mut ends = Vec::new();
+    for (before, after) in table {
+        let mut desk = Desk::new();
+        assert_eq!(desk.run(before, "sync team --store STORE"), 0);
+        let database = std::fs::read(desk.path("parallax.db")).unwrap();
+        let mut codes = vec![desk.run(after, "plan team --exit-code --store STORE")];
+        codes.push(desk.run(after, "plan team --json --store STORE"));
+        let planned = parts.map(|pointer| desk.json(pointer));
+        codes.push(desk.run(after, "sync team --dry-run --json --store STORE"));
+        assert_eq!(parts.map(|pointer| desk.json(pointer)), planned, "{after}");
+        assert_eq!(
+            std::fs::read(desk.path("parallax.db")).unwrap(),
+            database,
+            "{after}"
+        );
+        codes.push(desk.run(after, "sync team --json --store STORE"));
+        assert_eq!(parts.map(|pointer| desk.json(pointer)), planned, "{after}");
+        ends.push(format!("{before}, then {after}: {codes:?}"));
+    }
+    insta::assert_snapshot!(ends.join("\n"), @"
+    users=3 roles=2, then users=2 roles=3: [7, 0, 0, 0]
+    users=12, then users=0: [6, 6, 6, 6]
+    users=30, then users=30 roles=25: [7, 0, 0, 0]
+    users=3, then people=3: [6, 6, 6, 6]
+    users=3 roles=2, then users=2 roles=reset: [3, 3, 3, 3]
+    users=2, then users=2: [0, 0, 0, 0]
+    ");
+}
+
+#[test]
+fn plan_shows_every_change() {
+    let mut desk = Desk::new();
+    desk.run("users=3", "sync team --store STORE");
+    desk.run("users=1 roles=25", "plan team --show --store STORE");
+    let text = desk.out.clone();
+    let (_, text) = text.split_once("\n\n+ ").unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(
+        lines
+            .iter()
+            .filter(|line| line.contains("roles-24"))
+            .count(),
+        2
+    );
+    let gone = lines.iter().skip_while(|line| !line.starts_with("! "));
+    let gone: Vec<&str> = gone.take(4).copied().collect();
+    insta::assert_snapshot!(gone.join("\n"), @"
+    ! team_user users-2
+        looked everywhere and did not find it: users
+    ! team_user users-1
+        looked everywhere and did not find it: users
+    ");
+    desk.run("users=1 roles=25", "plan team --json --store STORE");
+    let few: Value = serde_json::from_str(&desk.out).unwrap();
+    desk.run("users=1 roles=25", "plan team --show --json --store STORE");
+    let all: Value = serde_json::from_str(&desk.out).unwrap();
+    let len = |object: &Value| object["changes"].as_array().unwrap().len();
+    assert_eq!((len(&few), len(&all)), (44, 54));
+    for line in ["sync team --show", "sync team --exit-code"] {
+        assert_eq!(desk.run("users=1", line), 2);
+        assert!(desk.err.contains("--dry-run"), "{}", desk.err);
+    }
+    let mut desk = Desk::new();
+    assert_eq!(desk.run("users=1", "plan team --show --store STORE"), 0);
+    assert_eq!(std::fs::read_dir(desk.dir.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn syncs_and_queries_read_what_was_committed() {
     let mut desk = Desk::new();
     for id in ["s-1", "s-2"] {
@@ -577,6 +661,8 @@ fn help_leads_with_examples() {
           --sync-id <ID>    Id of this sync: a second sync of the same id and content changes nothing
                             [default: a new UUID]
           --dry-run         Shows what the sync would change and writes nothing
+          --show            With --dry-run: shows every record that would change, and how
+          --exit-code       With --dry-run: ends with exit code 7 if a record would change
           --json            Prints one JSON object, whatever happens
       -v, --verbose...      Logs more: -v what happens, -vv details, -vvv everything; RUST_LOG overrules
                             it
@@ -593,6 +679,7 @@ fn help_leads_with_examples() {
       4  the system cannot be reached or refuses the credentials
       5  the store cannot be used
       6  committed, but deletes were held
+      7  with --exit-code: a record would change
       130, 143  cancelled by SIGINT or SIGTERM, nothing was committed
     ");
 }

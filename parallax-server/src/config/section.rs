@@ -15,7 +15,7 @@ pub(super) struct Section<'a, 'p> {
     pub(super) problems: &'p mut Problems,
 }
 
-type Value<'a> = &'a Spanned<DeValue<'a>>;
+pub(super) type Value<'a> = &'a Spanned<DeValue<'a>>;
 
 impl<'a, 'p> Section<'a, 'p> {
     pub(super) fn new(
@@ -168,12 +168,14 @@ impl<'a, 'p> Section<'a, 'p> {
         known
     }
 
-    fn take(&mut self, key: &'static str) -> Option<Value<'a>> {
+    /// Takes whatever stands there.
+    pub(super) fn take(&mut self, key: &'static str) -> Option<Value<'a>> {
         self.asked.push(key);
         self.table.get(key)
     }
 
-    fn wrong_type<T>(
+    /// Notes that a value is not what was `wanted`.
+    pub(super) fn wrong_type<T>(
         &mut self,
         key: &str,
         value: Value<'_>,

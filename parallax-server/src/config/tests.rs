@@ -32,6 +32,7 @@ fn whole_configuration_is_read() {
         name = "okta-eu"
         account = "acme"
         every = "1d"
+        hold_deletes = { above = 1_000 }
     "#;
     insta::assert_snapshot!(said(text), @r#"
     Config {
@@ -55,6 +56,11 @@ fn whole_configuration_is_read() {
                 name: "host",
                 account: None,
                 every: 90s,
+                guard: Guard {
+                    records: 100,
+                    share: 0.2,
+                    enabled: true,
+                },
             },
             ConnectorConfig {
                 line: 9,
@@ -64,6 +70,11 @@ fn whole_configuration_is_read() {
                     "acme",
                 ),
                 every: 86400s,
+                guard: Guard {
+                    records: 1000,
+                    share: 0.2,
+                    enabled: true,
+                },
             },
         ],
     }
@@ -106,6 +117,23 @@ fn every_problem_has_its_line_and_help() {
              every = '15'\nname = 'My Host'\naccount = \"a\\u0007\""
                 .to_owned(),
         ),
+        ("holds by number", format!("{good}hold_deletes = 100")),
+        (
+            "negative hold",
+            format!("{good}hold_deletes = {{ above = -1, share = -0.1 }}"),
+        ),
+        (
+            "hold of another kind",
+            format!("{good}hold_deletes = {{ above = 0.5, share = '20%' }}"),
+        ),
+        (
+            "hold in percent",
+            format!("{good}[connector.hold_deletes]\nabov = 1\nshare = 20"),
+        ),
+        (
+            "no share",
+            format!("{good}hold_deletes = {{ share = nan }}"),
+        ),
     ];
     let said: Vec<String> = table
         .iter()
@@ -134,7 +162,7 @@ fn every_problem_has_its_line_and_help() {
     parallax.toml:4: there is no "accont" in [[connector]]
       did you mean "account"?
     parallax.toml:5: there is no "token" in [[connector]]
-      there are: kind, every, name, account
+      there are: kind, every, name, account, hold_deletes
     parallax.toml:7: there is no "lsten" in [server]
       did you mean "listen"?
 
@@ -187,6 +215,32 @@ fn every_problem_has_its_line_and_help() {
       it is the connector_id in the store and in metrics: choose such a name
     parallax.toml:9: account = "a\u{7}" is not 1 to 256 bytes without control characters
       name the account as it shall stand in the store
+
+    holds by number:
+    parallax.toml:4: hold_deletes is a number, not a table or false
+      write hold_deletes = { above = 100, share = 0.2 }, or false
+
+    negative hold:
+    parallax.toml:4: above = -1 is not a count of records
+      write how many deletes of a sync are nothing unusual, for example above = 100
+    parallax.toml:4: share = -0.1 is not between 0 and 1
+      write it as a part of 1, for example share = 0.2 for a fifth
+
+    hold of another kind:
+    parallax.toml:4: above is a number, not a whole number
+      write how many deletes of a sync are nothing unusual, for example above = 100
+    parallax.toml:4: share is a text, not a decimal number
+      write it as a part of 1, for example share = 0.2 for a fifth
+
+    hold in percent:
+    parallax.toml:5: there is no "abov" in hold_deletes
+      did you mean "above"?
+    parallax.toml:6: share = 20 is not between 0 and 1
+      write it as a part of 1, for example share = 0.2 for a fifth
+
+    no share:
+    parallax.toml:4: share = nan is not between 0 and 1
+      write it as a part of 1, for example share = 0.2 for a fifth
     "#);
 }
 
@@ -241,4 +295,34 @@ fn text_may_be_kept_out_of_the_file() {
     parallax.toml:4: account is a table that names no place to read it from
       write account = { env = "NAME" } or { file = "PATH" }
     "#);
+}
+
+#[test]
+fn deletes_are_held_as_the_file_says() {
+    let holds = [
+        "",
+        "hold_deletes = true",
+        "hold_deletes = false",
+        "hold_deletes = {}",
+        "hold_deletes = { share = 0 }",
+        "hold_deletes = { above = 0xff, share = 1 }",
+    ];
+    let read = holds.map(|line| {
+        let text = format!("[[connector]]\nkind = 'host'\nevery = '1h'\n{line}");
+        let config = Config::parse(Path::new(""), &text, &["host"]).unwrap().0;
+        let Guard {
+            records,
+            share,
+            enabled,
+        } = config.connectors[0].guard;
+        format!("{line}: {enabled}, above {records}, share {share}")
+    });
+    insta::assert_snapshot!(read.join("\n"), @"
+    : true, above 100, share 0.2
+    hold_deletes = true: true, above 100, share 0.2
+    hold_deletes = false: false, above 18446744073709551615, share 1
+    hold_deletes = {}: true, above 100, share 0.2
+    hold_deletes = { share = 0 }: true, above 100, share 0
+    hold_deletes = { above = 0xff, share = 1 }: true, above 255, share 1
+    ");
 }

@@ -44,7 +44,7 @@ pub(super) async fn begin(
             stored.last_success,
             stored.last_complete,
         );
-        metrics.live(connector_id, account_id, stored.live);
+        stored.tell(metrics, &source_id);
     }
     Ok(())
 }
@@ -104,6 +104,9 @@ impl Meter {
             if !synced.result.replayed {
                 let stats = &synced.result.stats;
                 metrics.committed(connector_id, account_id, stats, synced.commit_duration);
+                if synced.result.held_changeset.is_some() {
+                    metrics.changeset_held(connector_id);
+                }
             }
             // The receiver goes away when the process ends, and not before.
             self.changed
@@ -151,7 +154,7 @@ async fn keep_live(
         for source_id in sources.drain(..).collect::<BTreeSet<_>>() {
             let (connector_id, account_id) = &source_id;
             match stored(&store, &source_id).await {
-                Ok(Some(stored)) => metrics.live(connector_id, account_id, stored.live),
+                Ok(Some(stored)) => stored.tell(&metrics, &source_id),
                 Ok(None) => metrics.forget(connector_id, account_id),
                 Err(error) => tracing::warn!(
                     connector_id,
@@ -167,8 +170,19 @@ async fn keep_live(
 /// What the store knows of a source.
 struct Stored {
     live: Live,
+    entities_held: u64,
+    relationships_held: u64,
     last_success: Option<SystemTime>,
     last_complete: Option<SystemTime>,
+}
+
+impl Stored {
+    /// Sets the gauges of what is stored.
+    fn tell(&self, metrics: &ParallaxMetrics, (connector_id, account_id): &SourceId) {
+        metrics.live(connector_id, account_id, self.live);
+        let (entities, relationships) = (self.entities_held, self.relationships_held);
+        metrics.held(connector_id, account_id, entities, relationships);
+    }
 }
 
 async fn stored(
@@ -176,7 +190,8 @@ async fn stored(
     (connector_id, account_id): &SourceId,
 ) -> Result<Option<Stored>, StoreError> {
     let sql = format!(
-        "SELECT entities, relationships, relationships_waiting, last_success_at, last_complete_at \
+        "SELECT entities, relationships, relationships_waiting, entities_held, \
+             relationships_held, last_success_at, last_complete_at \
          FROM parallax_source WHERE connector_id = {} AND account_id = {}",
         quoted(connector_id),
         quoted(account_id),
@@ -188,6 +203,8 @@ async fn stored(
             relationships: row.number("relationships"),
             waiting: row.number("relationships_waiting"),
         },
+        entities_held: row.number("entities_held"),
+        relationships_held: row.number("relationships_held"),
         last_success: time(row, "last_success_at"),
         last_complete: time(row, "last_complete_at"),
     });

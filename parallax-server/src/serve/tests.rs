@@ -1,10 +1,16 @@
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::Instant;
 
 use hyper::Method;
-use parallax_connect::{Connector, Step, step};
+use parallax_connect::{Connector, Step, entity, step};
+use parallax_scheduler::Notice;
+use parallax_store::{Cell, Guard};
+use tokio::sync::Notify;
 
 use super::*;
+use crate::plan::Source;
 
 /// A connector that blocks its thread, so that nothing can cancel it.
 struct Stubborn {
@@ -49,4 +55,60 @@ async fn step_that_blocks_delays_the_end_no_longer_than_the_grace_period() {
     assert_eq!(pages.answer(&Method::GET, "/readyz").status(), 503);
     let syncs = store.query("SELECT * FROM parallax_sync").await.unwrap();
     assert_eq!(syncs.rows.len(), 0);
+}
+
+/// A connector that finds a dozen of a type in its first run, and none later.
+struct Forgetful(AtomicBool);
+
+impl Connector for Forgetful {
+    fn name(&self) -> &str {
+        "forgetful"
+    }
+
+    fn steps(&self) -> Vec<Step<'_>> {
+        vec![step("a", "Collect a", async |ctx| {
+            if !self.0.swap(true, Ordering::Relaxed) {
+                for n in 0..12 {
+                    ctx.emit(entity("user", format!("{n}")))?;
+                }
+            }
+            Ok(())
+        })]
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn deletes_are_held_as_the_source_says() {
+    let mut left = Vec::new();
+    for guard in [Guard::default(), Guard::OFF] {
+        let store = Arc::new(Store::open("sqlite::memory:").await.unwrap());
+        let plan = Plan {
+            store: String::new(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            sources: vec![Source {
+                connector: Arc::new(Forgetful(AtomicBool::new(false))),
+                connector_id: "forgetful".to_owned(),
+                account_id: "acme".to_owned(),
+                every: Duration::from_secs(60),
+                guard,
+                steps: Vec::new(),
+            }],
+        };
+        let ended = Arc::new(Notify::new());
+        let watched = Arc::clone(&ended);
+        let scheduler = scheduler(&plan, &store).unwrap().watcher(move |notice| {
+            if matches!(notice, Notice::Ended { .. }) {
+                watched.notify_one();
+            }
+        });
+        let two_syncs = async move {
+            ended.notified().await;
+            ended.notified().await;
+        };
+        scheduler.run(two_syncs).await;
+        let sql = "SELECT entities, entities_held FROM parallax_source";
+        left.push(store.query(sql).await.unwrap().rows);
+    }
+    let held = |n| vec![vec![Cell::Integer(n), Cell::Integer(n)]];
+    assert_eq!(left, [held(12), held(0)]);
 }

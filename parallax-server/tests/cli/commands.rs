@@ -59,6 +59,12 @@ fn what_cannot_be_done_says_so_and_how() {
             "is a directory",
         ),
         ("query SELECT", 5, "there is no store at"),
+        ("plan host --sync-id x", 2, "--sync-id"),
+        ("sync host --show", 2, "--dry-run"),
+        ("held", 5, "there is no store at"),
+        ("held --all 1", 2, "cannot be used with"),
+        ("approve 1 --yes", 5, "there is no store at"),
+        ("reject", 2, "<N>"),
     ];
     for (line, expected, words) in table {
         let (code, stdout, stderr) = run(dir.path(), &line.split(' ').collect::<Vec<_>>());
@@ -98,6 +104,10 @@ fn reading_and_planning_make_nothing() {
     let dir = TempDir::new().unwrap();
     assert_eq!(run(dir.path(), &["query", "SELECT 1"]).0, 5);
     assert_eq!(run(dir.path(), &["syncs"]).0, 5);
+    let plan = ["plan", "host", "--account", "here", "--exit-code", "--show"];
+    let (code, stdout, _) = run(dir.path(), &plan);
+    assert!(code == 7 || code == 3, "{stdout}");
+    assert!(stdout.contains("\n+ host "), "{stdout}");
     let (code, plan) = sync_json(dir.path(), &["--dry-run"]);
     assert!(code == 0 || code == 3, "{plan}");
     assert_eq!(plan["outcome"], "planned");

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
+use parallax_connect::{Connector, Step, entity, step};
+use parallax_server::{App, Opened};
 use serde_json::Value;
 
 pub(crate) fn parallax(dir: &Path, args: &[&str]) -> Command {
@@ -31,6 +33,34 @@ pub(crate) fn sync_json(dir: &Path, args: &[&str]) -> (i32, Value) {
     let (code, stdout, _) = run(dir, &all);
     assert_eq!(stdout.lines().count(), 1, "{stdout}");
     (code, serde_json::from_str(&stdout).unwrap())
+}
+
+/// A connector that is taken for the host's, and that finds so many users.
+struct Users(u32);
+
+impl Connector for Users {
+    fn name(&self) -> &str {
+        "host"
+    }
+
+    fn steps(&self) -> Vec<Step<'_>> {
+        vec![step("users", "Collect users", async |ctx| {
+            for n in 0..self.0 {
+                ctx.emit(entity("host_user", format!("user-{n}")))?;
+            }
+            Ok(())
+        })]
+    }
+}
+
+/// Syncs so many users in the place of this machine's, and returns the exit code.
+pub(crate) fn find_users(dir: &Path, users: u32) -> u8 {
+    let store = format!("sqlite:{}", dir.join("parallax.db").display());
+    let app = App::new().register("host", "Users", move || {
+        Ok(Opened::new(Users(users)).default_account(Ok("here")))
+    });
+    let line = ["parallax", "sync", "host", "--store", &store];
+    app.run(line, &mut Vec::new(), &mut Vec::new())
 }
 
 pub(crate) fn files(dir: &Path) -> Vec<String> {

@@ -1,5 +1,10 @@
 //! System calls on the store's files fail under the real binary, one at a time: the sync says so in
 //! its exit code and a typed message, and the store is as before the sync or as after it.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "how far the test went is its result, too"
+)]
 
 use std::fs;
 use std::io::ErrorKind;

@@ -8,6 +8,7 @@ mod commands;
 mod desk;
 #[cfg(target_os = "linux")]
 mod failing_calls;
+mod held;
 #[cfg(unix)]
 mod serve;
 #[cfg(unix)]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::desk::{parallax, run, send};
+use crate::desk::{find_users, parallax, run, send};
 
 /// For whatever is waited for: far longer than it takes.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -274,6 +274,48 @@ fn restarted_daemon_knows_what_is_stored_before_its_first_sync() {
     assert_eq!(Daemon::counted(&metrics, "parallax_syncs_total"), 0);
     let last = Daemon::counted(&metrics, "parallax_sync_last_success_timestamp_seconds");
     assert!(last > 1_700_000_000, "{last}");
+}
+
+#[test]
+fn restarted_daemon_knows_what_is_held_and_names_itself_to_who_would_decide() {
+    let dir = desk();
+    assert_eq!(find_users(dir.path(), 12), 0);
+    assert_eq!(find_users(dir.path(), 0), 6);
+    // Its first sync is due within a tenth of this.
+    let rare = CONFIG.replace("1s", "300d");
+    fs::write(dir.path().join("parallax.toml"), rare).unwrap();
+    let daemon = Daemon::start(dir.path());
+    wait_for("readiness", || {
+        (daemon.get("/readyz").1 == "ready\n").then_some(())
+    });
+    let metrics = daemon.get("/metrics").1;
+    assert_eq!(Daemon::counted(&metrics, "parallax_entities_held"), 12);
+    let (code, _, stderr) = run(dir.path(), &["approve", "1", "--yes"]);
+    let in_use = format!("is in use by process {}", daemon.child.id());
+    assert!(code == 5 && stderr.contains(&in_use), "{stderr}");
+    assert_eq!(run(dir.path(), &["held", "1"]).0, 0);
+}
+
+#[test]
+fn daemon_counts_what_it_holds() {
+    let dir = desk();
+    // This machine's connector has other steps: until one sync was complete, nothing is deleted.
+    assert_eq!(find_users(dir.path(), 12), 0);
+    // Within a second, and then no more for long.
+    let config = CONFIG.replace("1s", "10s");
+    fs::write(dir.path().join("parallax.toml"), config).unwrap();
+    let daemon = Daemon::start(dir.path());
+    wait_for("a sync", || (daemon.syncs_counted() >= 1).then_some(()));
+    let metrics = daemon.get("/metrics").1;
+    assert_eq!(Daemon::counted(&metrics, "parallax_changesets_total"), 1);
+    assert_eq!(Daemon::counted(&metrics, "parallax_entities_held"), 12);
+    let (code, _, log) = daemon.end("TERM");
+    assert_eq!(
+        (code, log.matches("\"Deletes held\"").count()),
+        (Some(143), 1),
+        "{log}"
+    );
+    assert_eq!(run(dir.path(), &["reject", "1"]).0, 0);
 }
 
 #[test]
