@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use proptest::sample::select;
 use tokio::runtime;
-use tokio::time::sleep;
 
 use super::*;
 
