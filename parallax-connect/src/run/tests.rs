@@ -1,4 +1,4 @@
-use parallax_core::{ConnectorError, StepReport, StepStatus};
+use parallax_core::{ConnectorError, StepStatus};
 use tokio::sync::mpsc;
 
 use super::*;
