@@ -31,7 +31,7 @@ fn watch_events() {
             "  books ...",
             "  books: 3 entities, 0 relationships",
             "  fines ...",
-            "  fines: the accounting office asked for a pause of 60s",
+            "  fines: the accounting office asked for a pause of 3600s",
             "  loans ...",
             "  loans: 2 entities, 2 relationships",
         ]

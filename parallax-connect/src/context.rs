@@ -6,6 +6,7 @@ use parallax_core::{
     Attempt, Batch, BatchBuilder, ConnectorError, EmitError, Record, Rejection, ScopeReport,
     StepReport, StepStatus, excerpt, is_plain_name,
 };
+use tokio::sync::watch;
 use tracing::Span;
 
 use crate::prior::{Prior, Sealed};
@@ -29,13 +30,20 @@ pub(crate) struct RunningStep(Arc<SharedStep>);
 /// What the runner and all contexts of an attempt share.
 struct SharedStep {
     step_id: String,
-    run: Arc<RunNames>,
+    run: Arc<SharedRun>,
     prior: Prior,
     /// `None` once the step has ended.
     attempt: Mutex<Option<OpenAttempt>>,
 }
 
-/// The names that every step of a run shares.
+/// What all steps of a run share.
+pub(crate) struct SharedRun {
+    pub(crate) names: RunNames,
+    /// True once the run is cancelled; closed once it is over.
+    pub(crate) cancelled: watch::Receiver<bool>,
+}
+
+/// The names of a run.
 pub(crate) struct RunNames {
     pub(crate) connector_id: String,
     pub(crate) account_id: Arc<str>,
@@ -148,22 +156,42 @@ impl StepContext {
 
     /// Returns the connector's name.
     pub fn connector_id(&self) -> &str {
-        &self.step.run.connector_id
+        &self.step.run.names.connector_id
     }
 
     /// Returns the account that is read.
     pub fn account_id(&self) -> &str {
-        &self.step.run.account_id
+        &self.step.run.names.account_id
     }
 
     /// Returns the id of this run.
     pub fn sync_id(&self) -> &str {
-        &self.step.run.sync_id
+        &self.step.run.names.sync_id
     }
 
     /// Returns the id of this step.
     pub fn step_id(&self) -> &str {
         &self.step.step_id
+    }
+
+    /// Tells whether what the step does has become pointless: the run was cancelled, or is over.
+    ///
+    /// A step that looks, between two pages say, and then returns [`ConnectorError::Cancelled`] can
+    /// leave the system as it should be left. It gets [the grace](crate::Runner::grace) of the run
+    /// for that.
+    pub fn is_cancelled(&self) -> bool {
+        self.step.run.is_cancelled()
+    }
+
+    /// Ends when the run is cancelled or over; see [`is_cancelled`](Self::is_cancelled).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn cancelled(&self) {
+        let mut cancelled = self.step.run.cancelled.clone();
+        // An error says that the run is over.
+        let _ = cancelled.wait_for(|is_cancelled| *is_cancelled).await;
     }
 
     fn update(&self, change: impl FnOnce(&mut OpenAttempt, Option<u32>)) {
@@ -188,7 +216,13 @@ impl StepContext {
         // Whichever thread emits, its own span may be another.
         attempt.span.in_scope(|| {
             let Self { step, .. } = self;
-            telemetry::record_rejected(&step.run, &step.step_id, &name, &rejection, *rejected);
+            telemetry::record_rejected(
+                &step.run.names,
+                &step.step_id,
+                &name,
+                &rejection,
+                *rejected,
+            );
         });
         if !id_known {
             attempt.miss(self.scope, &format!("rejected {name}: {rejection}"));
@@ -210,26 +244,32 @@ impl fmt::Debug for StepContext {
     }
 }
 
+impl SharedRun {
+    pub(crate) fn is_cancelled(&self) -> bool {
+        *self.cancelled.borrow() || self.cancelled.has_changed().is_err()
+    }
+}
+
 impl RunningStep {
-    /// Opens an attempt of the step that `report` is about.
+    /// Opens an attempt of a step.
     pub(crate) fn open(
-        report: StepReport,
-        run: Arc<RunNames>,
+        step_id: &str,
+        run: Arc<SharedRun>,
         prior: Prior,
         sink: Box<dyn Attempt>,
         is_read: bool,
         span: Span,
     ) -> Self {
         Self(Arc::new(SharedStep {
-            step_id: report.step_id.clone(),
+            step_id: step_id.to_owned(),
             prior,
             attempt: Mutex::new(Some(OpenAttempt {
-                builder: BatchBuilder::new(Arc::clone(&run.account_id)),
+                builder: BatchBuilder::new(Arc::clone(&run.names.account_id)),
                 sink,
                 broken: None,
                 sealed: is_read.then(Vec::new),
                 scope_places: HashMap::new(),
-                report,
+                report: StepReport::new("", ""),
                 span,
             })),
             run,
@@ -243,15 +283,19 @@ impl RunningStep {
         }
     }
 
-    /// Ends the attempt, so that nothing can be emitted any more, and reports on it. What it
-    /// emitted is accepted if `result` is `Ok` and the sink takes all of it, else discarded.
-    /// `None` if it has ended before.
+    /// Ends the attempt, so that nothing can be emitted any more, and reports on it; the step's
+    /// names are not filled in. What it emitted is accepted if `result` is `Ok` and the sink takes
+    /// all of it, else discarded.
     pub(crate) fn end(
-        &self,
+        self,
         result: Result<(), ConnectorError>,
-    ) -> Option<(StepReport, Option<Sealed>)> {
-        let attempt = self.0.lock().take()?;
-        Some(attempt.end(result))
+    ) -> (StepReport, Option<Arc<Sealed>>) {
+        let attempt = self.0.lock().take();
+        match attempt {
+            Some(attempt) => attempt.end(result),
+            // Only this ends it, and consumes it.
+            None => (StepReport::new("", ""), None),
+        }
     }
 }
 
@@ -270,7 +314,7 @@ impl SharedStep {
 }
 
 impl OpenAttempt {
-    fn end(mut self, result: Result<(), ConnectorError>) -> (StepReport, Option<Sealed>) {
+    fn end(mut self, result: Result<(), ConnectorError>) -> (StepReport, Option<Arc<Sealed>>) {
         let last = self.builder.take();
         let accepted = match self.broken.take() {
             None => result,
@@ -288,13 +332,14 @@ impl OpenAttempt {
                     true => StepStatus::Completed,
                     false => StepStatus::Incomplete,
                 };
-                (report, self.sealed.map(Sealed::new))
+                (
+                    report,
+                    self.sealed.map(|batches| Arc::new(Sealed::new(batches))),
+                )
             }
             Err(error) => {
                 // Nothing of a failed attempt counts: neither its records nor what it saw.
-                let mut failed = StepReport::new(report.step_id, report.title);
-                failed.dependencies = report.dependencies;
-                failed.ephemeral = report.ephemeral;
+                let mut failed = StepReport::new("", "");
                 failed.status = StepStatus::Failed;
                 failed.error = Some(error);
                 (failed, None)

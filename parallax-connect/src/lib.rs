@@ -70,9 +70,11 @@ mod connector;
 mod context;
 mod graph;
 mod prior;
+mod retries;
 mod run;
 #[cfg(test)]
 mod scripted;
+mod select;
 mod step;
 mod telemetry;
 
@@ -86,5 +88,6 @@ pub use parallax_core::{
     relationship,
 };
 pub use prior::Prior;
+pub use retries::Retries;
 pub use run::{RunError, Runner, run_connector};
 pub use step::{Step, step};

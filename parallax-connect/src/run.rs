@@ -1,36 +1,46 @@
-use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use futures::{FutureExt, future};
 use parallax_core::{
-    ConnectorError, ConnectorOutput, MemorySink, Run, Sink, StepReport, StepStatus, SyncEvent,
-    SyncReport, excerpt, is_identifier, is_plain_name,
+    ConnectorOutput, MemorySink, Run, Sink, SyncEvent, SyncReport, excerpt, is_identifier,
+    is_plain_name,
 };
 use tokio::sync::mpsc::Sender;
-use tokio::time::Instant;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
 use tracing::Instrument;
 
 use crate::connector::Connector;
-use crate::context::{RunNames, RunningStep};
+use crate::context::{RunNames, RunningStep, SharedRun};
 use crate::graph::{Graph, GraphError};
-use crate::prior::{Prior, Sealed};
+use crate::prior::Prior;
+use crate::retries::Retries;
+use crate::select::select;
 use crate::step::Step;
-use crate::telemetry::{Telemetry, step_span, sync_span};
+use crate::telemetry::{Telemetry, sync_span};
+
+use self::attempt::{Attempted, Policy, Tries, panic_message, run_attempt};
+use self::schedule::Schedule;
+
+mod attempt;
+mod schedule;
 
 /// Runs every step of `connector` and returns what they emitted.
 ///
-/// A step starts once all steps it depends on have completed, at most 64 at a time. When one fails
-/// or panics, the steps that depend on it are skipped; all others still run. The output then names
-/// the failed steps in its report, and committing it deletes nothing that they would have emitted.
+/// A step starts once all steps it depends on have completed, at most 64 at a time. An attempt may
+/// take an hour; an error that may not come again is followed by up to three more, after
+/// [pauses](Retries). When a step fails or panics, the steps that depend on it are skipped; all
+/// others still run. The output then names the failed steps in its report, and committing it
+/// deletes nothing that they would have emitted.
 ///
 /// Everything runs inside the caller's task and span. A step that blocks its thread delays the
 /// others: long computations belong in `tokio::task::spawn_blocking`.
@@ -68,10 +78,11 @@ pub async fn run_connector(
 ///
 /// use parallax_connect::{Connector, ConnectorOutput, RunError, Runner};
 ///
-/// /// Four steps at a time, for an hour at most.
+/// /// Users and what they need, four steps at a time, for an hour at most.
 /// async fn sync(connector: &dyn Connector) -> Result<ConnectorOutput, RunError> {
 ///     let too_long = tokio::time::sleep(Duration::from_secs(3600));
-///     Runner::new(connector).concurrency(4).cancel_on(too_long).run("acme", "sync-001").await
+///     let runner = Runner::new(connector).select(["users"]).concurrency(4).cancel_on(too_long);
+///     runner.run("acme", "sync-001").await
 /// }
 /// # drop(sync);
 /// ```
@@ -79,10 +90,17 @@ pub async fn run_connector(
 pub struct Runner<'a> {
     connector: &'a dyn Connector,
     concurrency: usize,
+    timeout: Duration,
+    retries: Retries,
+    selectors: Vec<String>,
     events: Option<&'a Sender<SyncEvent>>,
     sink: Option<&'a dyn Sink>,
     cancel: Pin<Box<dyn Future<Output = ()> + Send + 'a>>,
+    grace: Duration,
 }
+
+/// Long enough for what is slow, and short enough that what hangs is noticed the same day.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
 impl<'a> Runner<'a> {
     /// Makes a runner with the settings of [`run_connector`].
@@ -90,15 +108,49 @@ impl<'a> Runner<'a> {
         Self {
             connector,
             concurrency: 64,
+            timeout: DEFAULT_TIMEOUT,
+            retries: Retries::default(),
+            selectors: Vec::new(),
             events: None,
             sink: None,
             cancel: Box::pin(future::pending()),
+            grace: Duration::ZERO,
         }
     }
 
-    /// Sets how many steps run at a time, at least one.
+    /// Sets how many steps run at a time, at least one. Default: 64.
+    ///
+    /// A step that pauses before it is tried again is not running. When its pause is over it goes
+    /// before those that have not begun.
     pub fn concurrency(mut self, steps: usize) -> Self {
         self.concurrency = steps.max(1);
+        self
+    }
+
+    /// Sets how long an attempt of a step may take that does not
+    /// [say so itself](Step::timeout). Default: an hour. `Duration::MAX` is no timeout.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Sets how often a step is tried again that does not [say so itself](Step::retries).
+    pub fn retries(mut self, retries: Retries) -> Self {
+        self.retries = retries;
+        self
+    }
+
+    /// Runs only some of the steps, and those that they depend on.
+    ///
+    /// `users` selects one step; in `net*`, `*` stands for any characters; `users+` selects also
+    /// all that depend on it. What is selected by several calls adds up; without any selector all
+    /// steps run.
+    ///
+    /// A step that is not selected has no events. It is in the report as
+    /// [`StepStatus::NotSelected`], and committing the output deletes nothing that it would have
+    /// emitted.
+    pub fn select<S: Into<String>>(mut self, selectors: impl IntoIterator<Item = S>) -> Self {
+        self.selectors.extend(selectors.into_iter().map(Into::into));
         self
     }
 
@@ -115,8 +167,20 @@ impl<'a> Runner<'a> {
     }
 
     /// Cancels the run when `cancel` ends: [`RunError::Cancelled`].
+    ///
+    /// No step starts or is tried again after that, and those that run are dropped at their await
+    /// points, after a [grace](Self::grace) if there is one.
     pub fn cancel_on(mut self, cancel: impl Future<Output = ()> + Send + 'a) -> Self {
         self.cancel = Box::pin(cancel);
+        self
+    }
+
+    /// Sets how long the steps that run when the run is cancelled may go on, so that those which
+    /// [look for it](crate::StepContext::is_cancelled) can end by themselves. Default: not at all.
+    ///
+    /// The run returns as soon as the last of them has ended. Nothing that they emit counts.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
         self
     }
 
@@ -124,27 +188,29 @@ impl<'a> Runner<'a> {
     ///
     /// # Errors
     ///
-    /// As [`run_connector`], and [`RunError::Cancelled`].
+    /// As [`run_connector`], and [`RunError::Cancelled`] and [`RunError::UnknownStep`].
     ///
     /// # Cancel safety
     ///
     /// As [`run_connector`].
     pub async fn run(self, account_id: &str, sync_id: &str) -> Result<ConnectorOutput, RunError> {
-        let (run, version) = self.name_run(account_id, sync_id)?;
-        let span = sync_span(&run);
+        let (names, version) = self.name_run(account_id, sync_id)?;
+        let span = sync_span(&names);
         let steps = span.in_scope(|| self.ask_steps())?;
         let graph = Graph::try_new(&steps)?;
+        let selected = self.select_steps(&steps, &graph)?;
         // A timer is needed as soon as a receiver lags: better no run than one that ends in a panic.
         if catch_unwind(|| drop(tokio::time::sleep(Duration::ZERO))).is_err() {
             return Err(RunError::NoTimer);
         }
-        self.run_steps(&steps, &graph, &run, version)
+        let schedule = Schedule::new(&steps, &graph, &selected);
+        self.run_steps(&steps, schedule, names, version)
             .instrument(span)
             .await
     }
 
-    /// Checks that a run can start, and returns its steps as they are before it: their titles and
-    /// what they depend on. Runs nothing and logs nothing.
+    /// Checks that a run can start, and returns its steps as they are before it: their titles,
+    /// what they depend on, and which are not selected. Runs nothing and logs nothing.
     ///
     /// # Errors
     ///
@@ -153,23 +219,20 @@ impl<'a> Runner<'a> {
         self.name_run(account_id, sync_id)?;
         let steps = self.ask_steps()?;
         let graph = Graph::try_new(&steps)?;
-        Ok(SyncReport::new(Schedule::new(&steps, &graph).reports))
+        let selected = self.select_steps(&steps, &graph)?;
+        Ok(Schedule::new(&steps, &graph, &selected).into_report())
     }
 
     /// Asks the connector for its name and version, and checks the names of the run.
-    fn name_run(
-        &self,
-        account_id: &str,
-        sync_id: &str,
-    ) -> Result<(Arc<RunNames>, &'a str), RunError> {
+    fn name_run(&self, account_id: &str, sync_id: &str) -> Result<(RunNames, &'a str), RunError> {
         let connector = self.connector;
         let (name, version) = ask(|| (connector.name(), connector.version()))?;
-        let run = Arc::new(RunNames {
+        let names = RunNames {
             connector_id: check("connector name", name, is_identifier)?,
             account_id: check("account", account_id, is_plain_name)?.into(),
             sync_id: check("sync id", sync_id, is_plain_name)?,
-        });
-        Ok((run, version))
+        };
+        Ok((names, version))
     }
 
     fn ask_steps(&self) -> Result<Vec<Step<'a>>, RunError> {
@@ -177,18 +240,25 @@ impl<'a> Runner<'a> {
         ask(|| connector.steps())
     }
 
+    fn select_steps(&self, steps: &[Step<'_>], graph: &Graph) -> Result<Vec<bool>, RunError> {
+        select(&self.selectors, steps, graph).map_err(|unmatched| RunError::UnknownStep {
+            selector: unmatched.selector,
+            nearest: unmatched.nearest,
+        })
+    }
+
     async fn run_steps(
         self,
         steps: &[Step<'_>],
-        graph: &Graph,
-        run: &Arc<RunNames>,
+        mut schedule: Schedule<'_>,
+        names: RunNames,
         version: &str,
     ) -> Result<ConnectorOutput, RunError> {
         static RUNS: AtomicU64 = AtomicU64::new(1);
         let mut facts = Run::new(
-            run.connector_id.clone(),
-            &*run.account_id,
-            run.sync_id.clone(),
+            names.connector_id.clone(),
+            &*names.account_id,
+            names.sync_id.clone(),
             RUNS.fetch_add(1, Ordering::Relaxed),
             SystemTime::now(),
         );
@@ -196,61 +266,106 @@ impl<'a> Runner<'a> {
         let started = Instant::now();
         let memory = MemorySink::default();
         let sink = self.sink.unwrap_or(&memory);
-        let telemetry = Telemetry::new(run, self.events);
-        telemetry.sync_started();
+        let (cancelling, cancelled) = watch::channel(false);
+        let run = Arc::new(SharedRun { names, cancelled });
+        let telemetry = Telemetry::new(&run.names, self.events);
+        telemetry.sync_started(schedule.not_selected());
 
-        let mut schedule = Schedule::new(steps, graph);
-        let cancelled = {
+        // Counted by the attempts themselves: one that is dropped before its first poll is none.
+        let attempts: Vec<AtomicU32> = steps.iter().map(|_| AtomicU32::new(0)).collect();
+        let is_cancelled = {
             let mut cancel = self.cancel;
             let mut deliver = pin!(telemetry.deliver());
             let mut running = FuturesUnordered::new();
+            let mut pausing = FuturesUnordered::new();
+            // Those whose pause is over.
+            let mut rested = VecDeque::new();
             loop {
                 while running.len() < self.concurrency
-                    && let Some(place) = schedule.ready.pop_front()
-                    && let Some(step) = steps.get(place)
+                    && let Some((place, tries)) = rested.pop_front().or_else(|| {
+                        let place = schedule.next_ready()?;
+                        Some((place, Tries::new(steps.get(place)?)))
+                    })
+                    && let (Some(step), Some(attempts)) = (steps.get(place), attempts.get(place))
                 {
-                    let span = step_span(&step.id);
+                    schedule.start(place);
+                    let account_id = Arc::clone(&run.names.account_id);
+                    let span = tries.span.clone();
                     let attempt = RunningStep::open(
-                        schedule.report_of(place),
-                        Arc::clone(run),
-                        Prior::new(Arc::clone(&run.account_id), schedule.prior_of(place)),
+                        &step.id,
+                        Arc::clone(&run),
+                        Prior::new(account_id, schedule.prior_of(place)),
                         sink.open(place),
                         schedule.is_read(place),
                         span.clone(),
                     );
-                    running.push(run_step(step, place, attempt, &telemetry).instrument(span));
+                    let policy = Policy {
+                        timeout: step.timeout.unwrap_or(self.timeout),
+                        retries: step.retries.unwrap_or(self.retries),
+                    };
+                    let attempt =
+                        run_attempt(step, attempt, tries, attempts, policy, &run, &telemetry);
+                    running.push(attempt.map(move |ended| (place, ended)).instrument(span));
                 }
                 let next = poll_fn(|cx| {
                     if cancel.as_mut().poll(cx).is_ready() {
-                        return Poll::Ready(Next::Cancelled);
+                        return Poll::Ready(Next::Cancel);
+                    }
+                    if let Poll::Ready(Some((place, tries))) = pausing.poll_next_unpin(cx) {
+                        return Poll::Ready(Next::Retry(place, tries));
                     }
                     let next = running.poll_next_unpin(cx);
                     // After the steps, because they may just have queued an event.
                     let _ = deliver.as_mut().poll(cx);
-                    next.map(|ended| ended.map_or(Next::Done, Next::Ended))
+                    match next {
+                        Poll::Ready(Some((place, ended))) => Poll::Ready(Next::Ended(place, ended)),
+                        Poll::Ready(None) if pausing.is_empty() => Poll::Ready(Next::Done),
+                        _ => Poll::Pending,
+                    }
                 });
                 match next.await {
-                    Next::Ended((place, report, sealed)) => {
+                    Next::Ended(place, Attempted::Ended { report, sealed }) => {
                         for skipped in schedule.end(place, report, sealed) {
-                            telemetry.step_ended(skipped);
+                            telemetry.step_ended(&skipped.step_id, skipped);
                         }
                     }
-                    Next::Done => break false,
-                    Next::Cancelled => break true,
+                    Next::Ended(place, Attempted::Failed { tries, pause }) => {
+                        schedule.pause(place, pause);
+                        pausing.push(async move {
+                            sleep(pause).await;
+                            (place, tries)
+                        });
+                    }
+                    Next::Retry(place, tries) => rested.push_back((place, tries)),
+                    Next::Done => break *cancelling.borrow(),
+                    // The grace is over, if there was one.
+                    Next::Cancel if *cancelling.borrow() => break true,
+                    Next::Cancel => {
+                        cancelling.send_replace(true);
+                        if self.grace.is_zero() {
+                            break true;
+                        }
+                        pausing.clear();
+                        rested.clear();
+                        for step in schedule.cancel_what_waits(&attempts) {
+                            telemetry.step_ended(&step.step_id, step);
+                        }
+                        cancel = Box::pin(sleep(self.grace));
+                    }
                 }
             }
         };
 
-        if cancelled {
-            for step in schedule.cancel_the_rest() {
-                telemetry.step_ended(step);
+        if is_cancelled {
+            for step in schedule.cancel_the_rest(&attempts) {
+                telemetry.step_ended(&step.step_id, step);
             }
             telemetry.sync_cancelled().await;
-            let report = Box::new(SyncReport::new(schedule.reports));
+            let report = Box::new(schedule.into_report());
             return Err(RunError::Cancelled { report });
         }
         facts.duration = started.elapsed();
-        let report = SyncReport::new(schedule.reports);
+        let report = schedule.into_report();
         let undelivered = telemetry
             .sync_completed(report.steps(), facts.duration)
             .await;
@@ -267,188 +382,26 @@ impl fmt::Debug for Runner<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Runner")
             .field("concurrency", &self.concurrency)
+            .field("timeout", &self.timeout)
+            .field("retries", &self.retries)
+            .field("selectors", &self.selectors)
+            .field("grace", &self.grace)
             .finish_non_exhaustive()
     }
 }
 
-enum Next<T> {
-    Ended(T),
+/// What the run turns to next.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one lives at a time, and only for a moment"
+)]
+enum Next {
+    /// An attempt of the step ended.
+    Ended(usize, Attempted),
+    /// The step has paused.
+    Retry(usize, Tries),
     Done,
-    Cancelled,
-}
-
-async fn run_step(
-    step: &Step<'_>,
-    place: usize,
-    running: RunningStep,
-    telemetry: &Telemetry<'_>,
-) -> (usize, StepReport, Option<Sealed>) {
-    let started = Instant::now();
-    telemetry.step_started(&step.id);
-    let ctx = running.context();
-    // The call as well as the future: a step may panic before its first await.
-    let attempt = async { step.run.run(ctx).await };
-    let result = AssertUnwindSafe(attempt)
-        .catch_unwind()
-        .await
-        .unwrap_or_else(|payload| {
-            Err(ConnectorError::Panicked {
-                message: panic_message(payload),
-            })
-        });
-    let (mut report, sealed) = running
-        .end(result)
-        .unwrap_or_else(|| (StepReport::new(&step.id, &step.title), None));
-    report.duration = started.elapsed();
-    telemetry.step_ended(&report);
-    (place, report, sealed)
-}
-
-/// Which steps may start, and what has become of the others.
-struct Schedule<'a> {
-    graph: &'a Graph,
-    reports: Vec<StepReport>,
-    ended: Vec<bool>,
-    /// For each step, how many of those it waits for have not completed yet.
-    waits: Vec<usize>,
-    ready: VecDeque<usize>,
-    /// What completed steps emitted, until the last step that reads it has ended.
-    sealed: Vec<Option<Arc<Sealed>>>,
-    readers: Vec<usize>,
-}
-
-impl<'a> Schedule<'a> {
-    fn new(steps: &[Step<'_>], graph: &'a Graph) -> Self {
-        let waits: Vec<usize> = graph.dependencies.iter().map(Vec::len).collect();
-        let mut readers = vec![0; steps.len()];
-        for read in graph.reads.iter().flatten() {
-            if let Some(readers) = readers.get_mut(*read) {
-                *readers += 1;
-            }
-        }
-        let report = |(step, dependencies): (&Step<'_>, &Vec<usize>)| {
-            let mut report = StepReport::new(&step.id, &step.title);
-            report.dependencies.clone_from(dependencies);
-            report.ephemeral = step.ephemeral;
-            report
-        };
-        Self {
-            graph,
-            reports: steps.iter().zip(&graph.dependencies).map(report).collect(),
-            ended: vec![false; steps.len()],
-            ready: waits
-                .iter()
-                .enumerate()
-                .filter(|(_, w)| **w == 0)
-                .map(|(p, _)| p)
-                .collect(),
-            waits,
-            sealed: vec![None; steps.len()],
-            readers,
-        }
-    }
-
-    fn report_of(&self, place: usize) -> StepReport {
-        self.reports
-            .get(place)
-            .cloned()
-            .unwrap_or_else(|| StepReport::new("", ""))
-    }
-
-    fn prior_of(&self, place: usize) -> Arc<[Arc<Sealed>]> {
-        let reads = self.graph.reads.get(place).into_iter().flatten();
-        reads
-            .filter_map(|&read| self.sealed.get(read).cloned().flatten())
-            .collect()
-    }
-
-    fn is_read(&self, place: usize) -> bool {
-        self.readers.get(place).is_some_and(|&readers| readers > 0)
-    }
-
-    /// Notes the end of a step that ran. Returns the steps that are skipped because of it.
-    fn end(
-        &mut self,
-        place: usize,
-        report: StepReport,
-        sealed: Option<Sealed>,
-    ) -> Vec<&StepReport> {
-        let ok = report.status.is_ok();
-        // Those that would have read it may have been skipped meanwhile.
-        if self.is_read(place)
-            && let Some(slot) = self.sealed.get_mut(place)
-        {
-            *slot = sealed.map(Arc::new);
-        }
-        self.note(place, report);
-        let mut skipped = Vec::new();
-        if ok {
-            for &dependent in self.graph.dependents.get(place).into_iter().flatten() {
-                if let Some(waits) = self.waits.get_mut(dependent) {
-                    *waits -= 1;
-                    if *waits == 0 {
-                        self.ready.push_back(dependent);
-                    }
-                }
-            }
-        } else {
-            let mut failed = VecDeque::from([place]);
-            while let Some(cause) = failed.pop_front() {
-                let error = ConnectorError::DependencyFailed {
-                    step_id: self.report_of(cause).step_id,
-                };
-                for &dependent in self.graph.dependents.get(cause).into_iter().flatten() {
-                    if self.ended.get(dependent) == Some(&false) {
-                        self.note_not_run(dependent, StepStatus::Skipped, &error);
-                        skipped.push(dependent);
-                        failed.push_back(dependent);
-                    }
-                }
-            }
-        }
-        skipped
-            .into_iter()
-            .filter_map(|place| self.reports.get(place))
-            .collect()
-    }
-
-    /// Notes that every step which has not ended is cancelled, and returns those.
-    fn cancel_the_rest(&mut self) -> Vec<&StepReport> {
-        let rest: Vec<usize> = (0..self.ended.len())
-            .filter(|&place| self.ended.get(place) == Some(&false))
-            .collect();
-        for &place in &rest {
-            self.note_not_run(place, StepStatus::Cancelled, &ConnectorError::Cancelled);
-        }
-        rest.into_iter()
-            .filter_map(|place| self.reports.get(place))
-            .collect()
-    }
-
-    fn note_not_run(&mut self, place: usize, status: StepStatus, error: &ConnectorError) {
-        let mut report = self.report_of(place);
-        report.status = status;
-        report.error = Some(error.clone());
-        self.note(place, report);
-    }
-
-    fn note(&mut self, place: usize, report: StepReport) {
-        if let (Some(slot), Some(ended)) = (self.reports.get_mut(place), self.ended.get_mut(place))
-        {
-            *slot = report;
-            *ended = true;
-        }
-        for &read in self.graph.reads.get(place).into_iter().flatten() {
-            if let (Some(readers), Some(sealed)) =
-                (self.readers.get_mut(read), self.sealed.get_mut(read))
-            {
-                *readers -= 1;
-                if *readers == 0 {
-                    *sealed = None;
-                }
-            }
-        }
-    }
+    Cancel,
 }
 
 /// Why a run did not start, or did not end by itself.
@@ -458,6 +411,14 @@ pub enum RunError {
     /// The steps form no DAG.
     #[error(transparent)]
     Graph(#[from] GraphError),
+    /// A selector matches no step.
+    #[error("no step is selected by \"{selector}\"; the nearest is {nearest}")]
+    UnknownStep {
+        /// The selector, escaped; of a long one, the beginning.
+        selector: String,
+        /// The step whose id is most like it.
+        nearest: String,
+    },
     /// A name is not valid.
     #[error("{what} \"{value}\" is not {}", form(what))]
     InvalidName {
@@ -506,20 +467,6 @@ fn ask<T>(question: impl FnOnce() -> T) -> Result<T, RunError> {
     catch_unwind(AssertUnwindSafe(question)).map_err(|payload| RunError::Panicked {
         message: panic_message(payload),
     })
-}
-
-fn panic_message(payload: Box<dyn Any + Send>) -> String {
-    let message = payload
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message");
-    let message = excerpt(message, 300);
-    // What a step panicked with may panic again when it is dropped; then it is better not dropped.
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        std::mem::forget(payload);
-    }
-    message
 }
 
 #[cfg(test)]

@@ -2,24 +2,34 @@
 
 use std::collections::BTreeMap;
 use std::future::pending;
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::future;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    Connector, ConnectorError, ConnectorOutput, Runner, Step, StepContext, SyncEvent, entity,
-    relationship, step,
+    Connector, ConnectorError, ConnectorOutput, Retries, Runner, Step, StepContext, SyncEvent,
+    entity, relationship, step,
 };
 
-/// What one step does: emits its entities, waits, emits its relationships, and ends.
+/// What one attempt of a step does: emits its entities, waits, emits its relationships, and ends.
 #[derive(Clone, Debug)]
 pub(crate) struct Script {
     pub(crate) id: String,
     pub(crate) after: Vec<String>,
     pub(crate) lasts: Duration,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) retries: Option<Retries>,
+    /// So many attempts fail before one ends as it should.
+    pub(crate) flaky: u32,
+    /// Those ask for this pause.
+    pub(crate) asks: Option<Duration>,
+    /// It ends by itself so long after it is told to.
+    pub(crate) polite: Option<Duration>,
     pub(crate) entities: usize,
     /// Entities that are rejected.
     pub(crate) rejected: usize,
@@ -35,7 +45,7 @@ pub(crate) enum End {
     /// Before its first await, even before there is a future.
     PanicAtOnce,
     PanicLater,
-    /// Never, unless it is cancelled.
+    /// Never, unless it times out or is cancelled.
     Hang,
 }
 
@@ -45,6 +55,11 @@ pub(crate) fn script(id: impl Into<String>) -> Script {
         id: id.into(),
         after: Vec::new(),
         lasts: Duration::ZERO,
+        timeout: None,
+        retries: None,
+        flaky: 0,
+        asks: None,
+        polite: None,
         entities: 0,
         rejected: 0,
         relationships: 0,
@@ -73,7 +88,21 @@ impl Script {
         self
     }
 
-    async fn run(&self, ctx: StepContext) -> Result<(), ConnectorError> {
+    async fn run(&self, ctx: StepContext, attempt: u32) -> Result<(), ConnectorError> {
+        let told = async {
+            ctx.cancelled().await;
+            match self.polite {
+                None => pending().await,
+                Some(Duration::ZERO) => {}
+                Some(polite) => sleep(polite).await,
+            }
+            Err(ConnectorError::Cancelled)
+        };
+        let act = self.act(&ctx, attempt);
+        future::select(pin!(act), pin!(told)).await.factor_first().0
+    }
+
+    async fn act(&self, ctx: &StepContext, attempt: u32) -> Result<(), ConnectorError> {
         for n in 0..self.entities {
             ctx.emit(entity("thing", format!("{}-{n}", self.id)))?;
         }
@@ -89,6 +118,18 @@ impl Script {
         for n in 0..self.relationships {
             let thing = ("thing", format!("{}-{n}", self.id));
             ctx.emit(relationship(thing, "BELONGS_TO", ("thing", &self.id)))?;
+        }
+        if attempt <= self.flaky {
+            // Of an attempt that fails, this counts as little as what it emitted.
+            ctx.incomplete("lost the connection");
+            let _ = ctx.scope("left open");
+            return Err(match self.asks {
+                None => ConnectorError::retryable("connection reset"),
+                Some(retry_after) => ConnectorError::RateLimited {
+                    service: "it".to_owned(),
+                    retry_after,
+                },
+            });
         }
         match self.end {
             End::Ok => Ok(()),
@@ -108,11 +149,14 @@ fn panic_quietly() -> ! {
     std::panic::resume_unwind(Box::new("out of mind"))
 }
 
+/// When each attempt of each step began and ended. One that panics at once has no end.
+pub(crate) type Times = BTreeMap<String, Vec<(Instant, Option<Instant>)>>;
+
 /// Runs its scripts and notes when each of them began and ended.
 #[derive(Debug, Default)]
 pub(crate) struct Scripted {
     scripts: Vec<Script>,
-    times: Mutex<BTreeMap<String, (Instant, Option<Instant>)>>,
+    times: Mutex<Times>,
     running: Arc<AtomicUsize>,
     most_running: AtomicUsize,
 }
@@ -125,8 +169,7 @@ impl Scripted {
         }
     }
 
-    /// When each step began and ended. Who is cancelled or panics at once has not ended.
-    pub(crate) fn times(&self) -> BTreeMap<String, (Instant, Option<Instant>)> {
+    pub(crate) fn times(&self) -> Times {
         self.times.lock().unwrap().clone()
     }
 
@@ -140,12 +183,17 @@ impl Scripted {
         self.most_running.load(Ordering::SeqCst)
     }
 
-    async fn play(&self, script: &Script, ctx: StepContext) -> Result<(), ConnectorError> {
+    async fn play(
+        &self,
+        script: &Script,
+        ctx: StepContext,
+        attempt: u32,
+    ) -> Result<(), ConnectorError> {
         let _running = Running::new(&self.running);
         self.most_running
             .fetch_max(self.running(), Ordering::SeqCst);
         let ending = NoteEnd(self, &script.id);
-        let result = script.run(ctx).await;
+        let result = script.run(ctx, attempt).await;
         drop(ending);
         result
     }
@@ -161,14 +209,25 @@ impl Connector for Scripted {
             .iter()
             .map(|script| {
                 let run = |ctx| {
-                    let begun = (Instant::now(), None);
-                    self.times.lock().unwrap().insert(script.id.clone(), begun);
-                    if script.end == End::PanicAtOnce {
+                    let attempt = {
+                        let mut times = self.times.lock().unwrap();
+                        let attempts = times.entry(script.id.clone()).or_default();
+                        attempts.push((Instant::now(), None));
+                        u32::try_from(attempts.len()).unwrap()
+                    };
+                    if script.end == End::PanicAtOnce && attempt > script.flaky {
                         panic_quietly();
                     }
-                    self.play(script, ctx)
+                    self.play(script, ctx, attempt)
                 };
-                step(&script.id, "", run).reads(&script.after)
+                let mut step = step(&script.id, "", run).reads(&script.after);
+                if let Some(timeout) = script.timeout {
+                    step = step.timeout(timeout);
+                }
+                if let Some(retries) = script.retries {
+                    step = step.retries(retries);
+                }
+                step
             })
             .collect()
     }
@@ -207,7 +266,8 @@ struct NoteEnd<'a>(&'a Scripted, &'a str);
 
 impl Drop for NoteEnd<'_> {
     fn drop(&mut self) {
-        if let Some((_, end)) = self.0.times.lock().unwrap().get_mut(self.1) {
+        let mut times = self.0.times.lock().unwrap();
+        if let Some((_, end)) = times.get_mut(self.1).and_then(|times| times.last_mut()) {
             *end = Some(Instant::now());
         }
     }

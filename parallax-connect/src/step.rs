@@ -1,11 +1,13 @@
 use std::fmt;
 use std::marker::PhantomData;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parallax_core::ConnectorError;
 
 use crate::context::StepContext;
+use crate::retries::Retries;
 
 /// A part of a connector that runs as a unit: it completes, or nothing it emitted counts.
 #[must_use = "a step runs only if it is among the connector's steps"]
@@ -14,6 +16,8 @@ pub struct Step<'a> {
     pub(crate) title: String,
     pub(crate) dependencies: Vec<Dependency>,
     pub(crate) ephemeral: bool,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) retries: Option<Retries>,
     pub(crate) run: Box<dyn RunStep + 'a>,
 }
 
@@ -80,6 +84,8 @@ where
         title: title.into(),
         dependencies: Vec::new(),
         ephemeral: false,
+        timeout: None,
+        retries: None,
         run: Box::new(RunFn(run, PhantomData)),
     }
 }
@@ -100,6 +106,25 @@ impl Step<'_> {
     /// its records are gone at once, their deletes are not held for somebody's word.
     pub fn ephemeral(mut self) -> Self {
         self.ephemeral = true;
+        self
+    }
+
+    /// Sets how long an attempt may take, whatever the [runner](crate::Runner::timeout) says.
+    ///
+    /// It counts from the attempt's first poll, and ends it at an await point:
+    /// [`ConnectorError::TimedOut`], after which the step is tried again like after any error that
+    /// may not come again. `Duration::MAX` is no timeout.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how often the step is tried again, whatever the [runner](crate::Runner::retries) says.
+    ///
+    /// Nothing of a failed attempt counts: neither what it emitted nor what it said it saw or
+    /// missed.
+    pub fn retries(mut self, retries: Retries) -> Self {
+        self.retries = Some(retries);
         self
     }
 

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use parallax_core::{Escaped, Rejection, StepReport, StepStatus, SyncEvent};
+use parallax_core::{ConnectorError, Escaped, Rejection, StepReport, StepStatus, SyncEvent};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::{Instant, timeout};
@@ -72,12 +72,21 @@ impl<'a> Telemetry<'a> {
         }
     }
 
-    pub(crate) fn sync_started(&self) {
+    /// Tells that the run begins, without so many of the declared steps.
+    pub(crate) fn sync_started(&self, not_selected: usize) {
         tracing::info!(
             connector_id = %self.run.connector_id,
             sync_id = %Escaped(&self.run.sync_id),
             "Sync started"
         );
+        if not_selected > 0 {
+            tracing::info!(
+                connector_id = %self.run.connector_id,
+                sync_id = %Escaped(&self.run.sync_id),
+                steps = not_selected,
+                "Steps not selected"
+            );
+        }
         self.send(SyncEvent::Started {
             connector_id: self.run.connector_id.clone(),
             sync_id: self.run.sync_id.clone(),
@@ -96,27 +105,48 @@ impl<'a> Telemetry<'a> {
         });
     }
 
+    /// Tells that an attempt of a step failed, and that another follows after a pause.
+    pub(crate) fn step_retrying(
+        &self,
+        step_id: &str,
+        attempt: u32,
+        error: &ConnectorError,
+        pause: Duration,
+    ) {
+        tracing::warn!(
+            connector_id = %self.run.connector_id,
+            sync_id = %Escaped(&self.run.sync_id),
+            %step_id,
+            attempt,
+            kind = %error.kind(),
+            error = %Escaped(error),
+            pause_ms = millis(pause),
+            "Step retrying"
+        );
+    }
+
     /// Tells how a step ended, whichever way.
-    pub(crate) fn step_ended(&self, step: &StepReport) {
+    pub(crate) fn step_ended(&self, step_id: &str, step: &StepReport) {
         let connector_id = self.run.connector_id.as_str();
         let sync_id = Escaped(&self.run.sync_id);
-        let step_id = step.step_id.as_str();
         let duration_ms = millis(step.duration);
+        // Only where it says something: nearly all steps have one.
+        let attempts = Some(step.attempts).filter(|attempts| *attempts > 1);
         let Some(error) = &step.error else {
             let (entities, relationships) = (step.entities, step.relationships);
             let rejected = step.entities_rejected + step.relationships_rejected;
             match step.reason() {
                 None => tracing::info!(
                     %connector_id, %sync_id, %step_id, entities, relationships, rejected,
-                    duration_ms, "Step completed"
+                    attempts, duration_ms, "Step completed"
                 ),
                 Some(reason) => tracing::warn!(
                     %connector_id, %sync_id, %step_id, entities, relationships, rejected,
-                    duration_ms, reason = %Escaped(reason), "Step incomplete"
+                    attempts, duration_ms, reason = %Escaped(reason), "Step incomplete"
                 ),
             }
             return self.send(SyncEvent::StepCompleted {
-                step_id: step.step_id.clone(),
+                step_id: step_id.to_owned(),
                 entities: as_usize(entities),
                 relationships: as_usize(relationships),
                 duration: step.duration,
@@ -129,14 +159,15 @@ impl<'a> Telemetry<'a> {
                 %connector_id, %sync_id, %step_id, %kind, error = %shown, "Step skipped"
             ),
             StepStatus::Cancelled => tracing::warn!(
-                %connector_id, %sync_id, %step_id, %kind, error = %shown, "Step cancelled"
+                %connector_id, %sync_id, %step_id, %kind, error = %shown, attempts, "Step cancelled"
             ),
             _ => tracing::warn!(
-                %connector_id, %sync_id, %step_id, %kind, error = %shown, duration_ms, "Step failed"
+                %connector_id, %sync_id, %step_id, %kind, error = %shown, attempts, duration_ms,
+                "Step failed"
             ),
         }
         self.send(SyncEvent::StepFailed {
-            step_id: step.step_id.clone(),
+            step_id: step_id.to_owned(),
             error: error.clone(),
         });
     }

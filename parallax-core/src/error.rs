@@ -40,6 +40,12 @@ pub enum ConnectorError {
         /// How long to wait, counted from when the response arrived.
         retry_after: Duration,
     },
+    /// An attempt of the step took longer than it may.
+    #[error("timed out after {after:?}")]
+    TimedOut {
+        /// How long it may take.
+        after: Duration,
+    },
     /// A record was not accepted and the step took that for its own failure.
     #[error(transparent)]
     Emit(#[from] EmitError),
@@ -72,6 +78,8 @@ pub enum ErrorKind {
     Unauthorized,
     /// See [`ConnectorError::RateLimited`].
     RateLimited,
+    /// See [`ConnectorError::TimedOut`].
+    TimedOut,
     /// See [`ConnectorError::Emit`].
     Emit,
     /// See [`ConnectorError::Panicked`].
@@ -90,6 +98,7 @@ impl ErrorKind {
             Self::Retryable => "retryable",
             Self::Unauthorized => "unauthorized",
             Self::RateLimited => "rate_limited",
+            Self::TimedOut => "timed_out",
             Self::Emit => "emit",
             Self::Panicked => "panicked",
             Self::DependencyFailed => "dependency_failed",
@@ -127,6 +136,7 @@ impl ConnectorError {
             Self::Retryable(_) => ErrorKind::Retryable,
             Self::Unauthorized(_) => ErrorKind::Unauthorized,
             Self::RateLimited { .. } => ErrorKind::RateLimited,
+            Self::TimedOut { .. } => ErrorKind::TimedOut,
             Self::Emit(_) => ErrorKind::Emit,
             Self::Panicked { .. } => ErrorKind::Panicked,
             Self::DependencyFailed { .. } => ErrorKind::DependencyFailed,
@@ -135,8 +145,13 @@ impl ConnectorError {
     }
 
     /// Tells whether trying the step again may succeed.
+    ///
+    /// It may after a timeout: what hangs is most often one lost connection.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Retryable(_) | Self::RateLimited { .. })
+        matches!(
+            self,
+            Self::Retryable(_) | Self::RateLimited { .. } | Self::TimedOut { .. }
+        )
     }
 }
 
@@ -429,6 +444,12 @@ mod tests {
         assert_eq!(limited.to_string(), "iam asked for a pause of 30s");
         assert_eq!(limited.kind().to_string(), "rate_limited");
         assert!(limited.is_retryable());
+        let timed_out = ConnectorError::TimedOut {
+            after: Duration::from_secs(3_600),
+        };
+        assert_eq!(timed_out.to_string(), "timed out after 3600s");
+        assert_eq!(timed_out.kind().to_string(), "timed_out");
+        assert!(timed_out.is_retryable());
         assert!(!ConnectorError::Cancelled.is_retryable());
         assert!(!ConnectorError::unauthorized("bad token").is_retryable());
     }

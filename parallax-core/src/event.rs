@@ -4,9 +4,10 @@ use crate::error::ConnectorError;
 
 /// What happens in a run, as it happens.
 ///
-/// `Started` comes first. Each declared step ends exactly once, in `StepCompleted` or
-/// `StepFailed`, after its `StepStarted`; only a step that is skipped because one it depends on
-/// failed, or cancelled before it began, has no `StepStarted`. `Completed` comes last, in every
+/// `Started` comes first. Each step of the run ends exactly once, in `StepCompleted` or
+/// `StepFailed`, after its `StepStarted`, however often it was tried; only a step that is skipped
+/// because one it depends on failed, or cancelled before it began, has no `StepStarted`. A step
+/// that was not selected is no step of the run, and has no event. `Completed` comes last, in every
 /// run that returns `Ok`.
 ///
 /// The five variants and their fields are a promise: they can be matched without a `_` arm.
@@ -32,10 +33,10 @@ pub enum SyncEvent {
         entities: usize,
         /// Relationships it emitted, duplicates and rejected ones included.
         relationships: usize,
-        /// Time since its `StepStarted`.
+        /// Time since its `StepStarted`, attempts that failed and pauses between them included.
         duration: Duration,
     },
-    /// A step failed, panicked, was skipped or cancelled; nothing it emitted counts.
+    /// A step failed, panicked, timed out, was skipped or cancelled; nothing it emitted counts.
     StepFailed {
         /// The step.
         step_id: String,

@@ -41,7 +41,12 @@ pub struct StepReport {
     pub entities_rejected: u64,
     /// Relationships that `emit` rejected.
     pub relationships_rejected: u64,
-    /// Time from its first poll to its end; zero for one that was skipped or cancelled.
+    /// How often it was begun: more than once if it was tried again, 0 if it did not run.
+    pub attempts: u32,
+    /// The pauses between its attempts, together.
+    pub waited: Duration,
+    /// Time from the first poll of its first attempt to the end of its last; zero for one that did
+    /// not end by itself.
     pub duration: Duration,
 }
 
@@ -53,12 +58,14 @@ pub enum StepStatus {
     Completed,
     /// It returned `Ok` and said that it did not see everything, in one scope or at all.
     Incomplete,
-    /// It returned an error or panicked.
+    /// It returned an error, panicked or timed out.
     Failed,
     /// It did not run, because a step that it depends on failed or was skipped.
     Skipped,
     /// It was running or waiting when the run was cancelled.
     Cancelled,
+    /// It was not among the steps that the run was asked for.
+    NotSelected,
 }
 
 impl StepStatus {
@@ -70,6 +77,7 @@ impl StepStatus {
             Self::Failed => "failed",
             Self::Skipped => "skipped",
             Self::Cancelled => "cancelled",
+            Self::NotSelected => "not_selected",
         }
     }
 
@@ -107,12 +115,17 @@ impl StepReport {
             relationships: 0,
             entities_rejected: 0,
             relationships_rejected: 0,
+            attempts: 0,
+            waited: Duration::ZERO,
             duration: Duration::ZERO,
         }
     }
 
     /// Returns the first reason why the step did not see everything, for people.
     pub fn reason(&self) -> Option<String> {
+        if self.status == StepStatus::NotSelected {
+            return Some("was not selected".to_owned());
+        }
         if let Some(error) = &self.error {
             return Some(error.to_string());
         }
@@ -130,6 +143,9 @@ impl StepReport {
     fn missed(&self, matters: impl Fn(&str) -> bool) -> Option<String> {
         let because = |reason: Option<String>| reason.map_or(String::new(), |r| format!(": {r}"));
         let step_id = &self.step_id;
+        if self.status == StepStatus::NotSelected {
+            return Some(format!("step {step_id} was not selected"));
+        }
         if !self.status.is_ok() {
             let status = self.status.as_str();
             return Some(format!("step {step_id} {status}{}", because(self.reason())));
@@ -292,7 +308,7 @@ mod tests {
 
     #[test]
     fn every_delete_is_earned() {
-        use StepStatus::{Cancelled, Failed, Incomplete, Skipped};
+        use StepStatus::{Cancelled, Failed, Incomplete, NotSelected, Skipped};
         let hosts = || step("hosts", &[]);
         let regions = || step("regions", &[]);
         let hosts_of_regions = || step("hosts", &[0]);
@@ -305,6 +321,10 @@ mod tests {
                 vec![with_status(scoped(hosts(), "+eu ."), Skipped)],
             ),
             ("a cancelled one", vec![with_status(hosts(), Cancelled)]),
+            (
+                "one that was not selected",
+                vec![with_status(scoped(hosts(), "+eu ."), NotSelected)],
+            ),
             ("an incomplete one", vec![incomplete(hosts())]),
             (
                 "an incomplete one with scopes",
@@ -362,6 +382,14 @@ mod tests {
                 ],
             ),
             (
+                "upstream not selected",
+                vec![with_status(regions(), NotSelected), hosts_of_regions()],
+            ),
+            (
+                "a sibling not selected",
+                vec![with_status(regions(), NotSelected), hosts()],
+            ),
+            (
                 "a sibling failed",
                 vec![with_status(regions(), Failed), hosts()],
             ),
@@ -377,6 +405,7 @@ mod tests {
         a failed one: none
         a skipped one: none
         a cancelled one: none
+        one that was not selected: none
         an incomplete one: none
         an incomplete one with scopes: none
         one scope complete: unscoped eu
@@ -390,6 +419,8 @@ mod tests {
         upstream has this scope: eu
         upstream has another scope: us
         far upstream failed: none
+        upstream not selected: none
+        a sibling not selected: unscoped
         a sibling failed: unscoped
         downstream failed: unscoped
         ");
@@ -433,7 +464,13 @@ mod tests {
     fn any_step() -> impl Strategy<Value = StepReport> {
         let status = prop_oneof![
             6 => Just(StepStatus::Completed),
-            1 => select(vec![StepStatus::Incomplete, StepStatus::Failed, StepStatus::Skipped]),
+            1 => select(vec![
+                StepStatus::Incomplete,
+                StepStatus::Failed,
+                StepStatus::Skipped,
+                StepStatus::Cancelled,
+                StepStatus::NotSelected,
+            ]),
         ];
         let scopes = prop::collection::btree_map(select(vec!["eu", "us"]), any::<bool>(), 0..2);
         (status, prop::bool::weighted(0.1), scopes, any::<bool>()).prop_map(
@@ -487,7 +524,7 @@ mod tests {
 
     #[test]
     fn a_report_says_how_the_run_went() {
-        use StepStatus::{Failed, Incomplete, Skipped};
+        use StepStatus::{Failed, Incomplete, NotSelected, Skipped};
         let report = |statuses: &[StepStatus]| {
             let steps = statuses
                 .iter()
@@ -501,6 +538,8 @@ mod tests {
         assert_eq!(went(&[StepStatus::Completed, Incomplete]), (false, false));
         assert_eq!(went(&[Incomplete, Failed]), (false, false));
         assert_eq!(went(&[Failed, Skipped]), (false, true));
+        assert_eq!(went(&[StepStatus::Completed, NotSelected]), (false, false));
+        assert_eq!(went(&[Failed, NotSelected]), (false, true));
     }
 
     #[test]
@@ -517,5 +556,7 @@ mod tests {
         let mut failed = step("s", &[]);
         failed.error = Some(ConnectorError::fatal("no"));
         assert_eq!(reason(failed).unwrap(), "no");
+        let passed_over = with_status(step("s", &[]), StepStatus::NotSelected);
+        assert_eq!(reason(passed_over).unwrap(), "was not selected");
     }
 }

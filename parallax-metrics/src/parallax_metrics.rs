@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metrics::{Counter, SharedString};
-use parallax_core::{SyncReport, SyncStats};
+use parallax_core::{StepStatus, SyncReport, SyncStats};
 
 use crate::connector::{Connector, Remembered, Room, STATUSES, SourceKey, Step, lock};
 use crate::label::{self, INVALID, OTHER};
@@ -165,10 +165,12 @@ impl ParallaxMetrics {
         }
     }
 
-    /// Records how each step of a run ended, and how long those took that ran.
+    /// Records how each step of a run ended, and how long those took that ran. Steps that were not
+    /// selected are no part of it.
     pub fn steps_ended(&self, connector_id: &str, report: &SyncReport) {
         let connector = self.shared.connector(connector_id);
-        for step in report.steps() {
+        let steps = report.steps().iter();
+        for step in steps.filter(|step| step.status != StepStatus::NotSelected) {
             self.shared.with_step(&connector, &step.step_id, |series| {
                 series.ended(step);
                 if series.is_other() {

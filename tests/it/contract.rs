@@ -39,7 +39,8 @@ impl Service {
     async fn roles(&self, _ctx: StepContext) -> Result<(), ConnectorError> {
         Err(ConnectorError::RateLimited {
             service: "iam".to_owned(),
-            retry_after: Duration::from_secs(30),
+            // Longer than a run waits.
+            retry_after: Duration::from_secs(3_600),
         })
     }
 }

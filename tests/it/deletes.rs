@@ -2,7 +2,9 @@
 
 use parallax_tests::{End, Rec, ScriptStep};
 
-use crate::support::{after, ending, keys, memory, scope, script, step, sync, things, words};
+use crate::support::{
+    after, ending, keys, lines, memory, scope, script, step, sync, sync_selected, things, words,
+};
 
 #[tokio::test]
 async fn failed_step_costs_no_row() {
@@ -27,6 +29,41 @@ async fn failed_step_costs_no_row() {
         );
         assert_eq!(things(&store, "script", "1").await.len(), 59, "{end:?}");
     }
+}
+
+#[tokio::test]
+async fn step_that_was_not_selected_costs_no_row() {
+    let store = memory().await;
+    let before = [
+        step("users", keys(0..50)),
+        after(step("mfa", keys(50..60)), &[0]),
+        step("groups", keys(0..5)),
+    ];
+    sync(&store, &script(before), "1").await;
+
+    let now = script([
+        step("users", keys([1])),
+        after(step("mfa", []), &[0]),
+        step("groups", []),
+    ]);
+    // What `groups` also found, and what `mfa` alone did, is kept.
+    let users = sync_selected(&store, &now, "users").await;
+    assert_eq!(users.outcome.as_str(), "partial");
+    assert_eq!(words(&users), "entity: 1 unchanged, 45 deleted, 14 kept");
+    let sql = "SELECT s.step_id, s.status, s.reason FROM parallax_sync_step s
+               JOIN parallax_source o ON o.last_sync_id = s.sync_id ORDER BY s.place";
+    assert_eq!(
+        lines(&store, sql).await,
+        [
+            "users completed -",
+            "mfa not_selected was not selected",
+            "groups not_selected was not selected",
+        ]
+    );
+    let mfa = sync_selected(&store, &now, "mfa").await;
+    assert_eq!(words(&mfa), "entity: 1 unchanged, 10 deleted, 4 kept");
+    let all = sync(&store, &now, "1").await;
+    assert_eq!(words(&all), "entity: 1 unchanged, 4 deleted");
 }
 
 #[tokio::test]

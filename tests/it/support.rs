@@ -1,13 +1,20 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use parallax_connect::{ConnectorOutput, run_connector};
+use parallax_connect::{ConnectorOutput, Runner, run_connector};
 use parallax_store::{Cell, CommitResult, Store};
 use parallax_tests::{End, Part, Rec, Script, ScriptStep};
 
 /// Runs a script; panics of its steps are part of it.
 pub(crate) async fn run(script: &Script, account: &str, sync_id: &str) -> ConnectorOutput {
     run_connector(script, account, sync_id, None).await.unwrap()
+}
+
+/// Runs the steps of a script that are selected, and commits what they found.
+pub(crate) async fn sync_selected(store: &Store, script: &Script, selected: &str) -> CommitResult {
+    let runner = Runner::new(script).select([selected]);
+    let output = runner.run("1", &fresh_sync_id()).await.unwrap();
+    store.commit_sync(&output).await.unwrap()
 }
 
 pub(crate) async fn memory() -> Store {

@@ -8,7 +8,9 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::scripted::Given;
-use crate::{ConnectorOutput, RunError, Runner, Step, entity, relationship, run_connector, step};
+use crate::{
+    ConnectorOutput, Retries, RunError, Runner, Step, entity, relationship, run_connector, step,
+};
 
 /// Runs one step that does something and returns `Ok`.
 async fn run_one(act: fn(&StepContext)) -> ConnectorOutput {
@@ -462,6 +464,7 @@ async fn a_sink_that_fails_fails_the_step_whether_it_cares_or_not() {
             let given = many(cares);
             let output = Runner::new(&given)
                 .sink(&sink)
+                .retries(Retries::up_to(0))
                 .run("acme", "sync-001")
                 .await
                 .unwrap();

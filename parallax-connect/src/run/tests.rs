@@ -1,11 +1,12 @@
+use parallax_core::{ConnectorError, StepStatus};
 use tokio::sync::mpsc;
-use tokio::time::sleep;
 
 use super::*;
 use crate::scripted::{End, Script, Scripted, hear, lines, script, story};
 use crate::{StepContext, step};
 
 mod law;
+mod policy;
 
 #[tokio::test(start_paused = true)]
 async fn failed_step_leaves_its_siblings_running() {

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use futures::poll;
 use parallax_connect::{
-    Connector, ConnectorError, Entity, RunError, Runner, Step, StepContext, entity, relationship,
-    run_connector, step,
+    Connector, ConnectorError, Entity, Retries, RunError, Runner, Step, StepContext, entity,
+    relationship, run_connector, step,
 };
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -51,7 +51,8 @@ impl Connector for Varied {
             step("roles", "", async |ctx: StepContext| {
                 ctx.emit(entity("role", "dev"))?;
                 Err(ConnectorError::retryable("connection reset"))
-            }),
+            })
+            .retries(Retries::up_to(1).first_pause(Duration::ZERO)),
             step("grants", "", async |_| Ok(())).depends_on(["roles"]),
             step("hosts", "", async |ctx: StepContext| {
                 ctx.emit(entity("host", "web-1").property("load", f64::NAN))
@@ -81,10 +82,11 @@ async fn a_run_is_logged_line_by_line() {
     INFO Sync started connector_id=~varied sync_id=~sync-001
     step{step_id=~users} > INFO Step started connector_id=~varied sync_id=~sync-001 step_id=~users
     step{step_id=~roles} > INFO Step started connector_id=~varied sync_id=~sync-001 step_id=~roles
-    step{step_id=~roles} > WARN Step failed connector_id=~varied sync_id=~sync-001 step_id=~roles kind=~retryable error=~connection reset duration_ms=0
-    WARN Step skipped connector_id=~varied sync_id=~sync-001 step_id=~grants kind=~dependency_failed error=~step roles did not complete
+    step{step_id=~roles} > WARN Step retrying connector_id=~varied sync_id=~sync-001 step_id=~roles attempt=1 kind=~retryable error=~connection reset pause_ms=0
     step{step_id=~hosts} > INFO Step started connector_id=~varied sync_id=~sync-001 step_id=~hosts
     step{step_id=~hosts} > WARN Record rejected connector_id=~varied sync_id=~sync-001 step_id=~hosts record=~host "web-1" error=~property load is not a finite number
+    step{step_id=~roles} > WARN Step failed connector_id=~varied sync_id=~sync-001 step_id=~roles kind=~retryable error=~connection reset attempts=2 duration_ms=0
+    WARN Step skipped connector_id=~varied sync_id=~sync-001 step_id=~grants kind=~dependency_failed error=~step roles did not complete
     step{step_id=~users} > INFO Step completed connector_id=~varied sync_id=~sync-001 step_id=~users entities=2 relationships=1 rejected=0 duration_ms=10
     step{step_id=~hosts} > WARN Step incomplete connector_id=~varied sync_id=~sync-001 step_id=~hosts entities=1 relationships=0 rejected=1 duration_ms=1500 reason=~eu: page 2 timed out
     INFO Sync completed connector_id=~varied sync_id=~sync-001 entities=3 relationships=1 duration_ms=1500
@@ -305,9 +307,10 @@ impl Connector for Hostile {
             step("limited", "", async |_| {
                 Err(ConnectorError::RateLimited {
                     service: HOSTILE.to_owned(),
-                    retry_after: Duration::from_secs(1),
+                    retry_after: Duration::ZERO,
                 })
-            }),
+            })
+            .retries(Retries::up_to(1)),
             step("missed", "", async |ctx: StepContext| {
                 ctx.incomplete(HOSTILE);
                 Ok(())
@@ -383,10 +386,11 @@ async fn outside_text_stays_one_line() {
     Step failed step_id=type kind=emit error=step type: a\r\nb\u{1b}[31m\u{9b}31m\u{202e}gpj\u{2028}\u{0} "a" was rejected: type "a\r\nb\u{1b}[31m\u{9b}31m\u{202e}gpj\u{2028}\u{0}" is not snake_case of at most 64 bytes duration_ms=0
     Record rejected step_id=name record=host "a" error=property \u{202e} is not a finite number
     Step failed step_id=name kind=emit error=step name: host "a" was rejected: property \u{202e} is not a finite number duration_ms=0
-    Step failed step_id=limited kind=rate_limited error=a\r\nb\u{1b}[31m\u{9b}31m\u{202e}gpj\u{2028}\u{0} asked for a pause of 1s duration_ms=0
+    Step retrying step_id=limited attempt=1 kind=rate_limited error=a\r\nb\u{1b}[31m\u{9b}31m\u{202e}gpj\u{2028}\u{0} asked for a pause of 0ns pause_ms=0
     Step incomplete step_id=missed entities=0 relationships=0 rejected=0 duration_ms=0 reason=a\r\nb\u{1b}[31m\u{9b}31m\u{202e}gpj\u{2028}\u{0}
     Step incomplete step_id=scoped entities=0 relationships=0 rejected=0 duration_ms=0 reason=a\r\nb\u{1b}[31m\u{9b}31m\u{202e}gpj\u{2028}\u{0}: its name is not 1 to 256 bytes without control characters
     Step incomplete step_id=open entities=0 relationships=0 rejected=0 duration_ms=0 reason=\u{202e}: was not completed
+    Step failed step_id=limited kind=rate_limited error=a\r\nb\u{1b}[31m\u{9b}31m\u{202e}gpj\u{2028}\u{0} asked for a pause of 0ns attempts=2 duration_ms=0
     Events not taken by their receiver undelivered=19
     Sync completed entities=0 relationships=0 duration_ms=0
     "#);

@@ -322,7 +322,7 @@ fn clock_may_jump() {
 
 #[test]
 fn step_that_did_not_run_took_no_time() {
-    use StepStatus::{Cancelled, Completed, Failed, Incomplete, Skipped};
+    use StepStatus::{Cancelled, Completed, Failed, Incomplete, NotSelected, Skipped};
     let lines = changed(|metrics| {
         metrics.steps_ended(
             "aws",
@@ -333,6 +333,7 @@ fn step_that_did_not_run_took_no_time() {
                 ("roles", Skipped, 0),
                 ("disks", Cancelled, 4),
                 ("tags", Cancelled, 0),
+                ("logs", NotSelected, 0),
             ]),
         );
         metrics.steps_ended("aws", &report(&[("regions", Completed, 0)]));

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use parallax_connect::{ResultExt, Step, StepContext, entity, relationship, step};
+use parallax_connect::{ResultExt, Retries, Step, StepContext, entity, relationship, step};
 use parallax_store::Store;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -26,6 +26,7 @@ fn scripted(script: &str) -> Step<'_> {
     let (id, after) = name.split_once('<').unwrap_or((name, ""));
     step(id, format!("Collect {id}"), move |ctx| perform(ctx, end))
         .depends_on(Some(after).filter(|id| !id.is_empty()))
+        .retries(Retries::up_to(0))
 }
 
 async fn perform(ctx: StepContext, end: &str) -> Result<(), ConnectorError> {

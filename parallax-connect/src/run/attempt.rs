@@ -1,0 +1,144 @@
+use std::any::Any;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use parallax_core::{ConnectorError, StepReport, StepStatus, excerpt};
+use tokio::time::{Instant, timeout_at};
+use tracing::Span;
+
+use crate::context::{RunningStep, SharedRun};
+use crate::prior::Sealed;
+use crate::retries::{Retries, jitter};
+use crate::step::Step;
+use crate::telemetry::{Telemetry, step_span};
+
+/// What a step is carried through its attempts with.
+pub(super) struct Tries {
+    /// One for all attempts.
+    pub(super) span: Span,
+    /// When the first attempt was first polled.
+    begun: Option<Instant>,
+}
+
+/// How long an attempt may take, and what follows one that failed.
+pub(super) struct Policy {
+    pub(super) timeout: Duration,
+    pub(super) retries: Retries,
+}
+
+/// What came of an attempt.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one lives at a time, and only for a moment"
+)]
+pub(super) enum Attempted {
+    /// The step has ended.
+    Ended {
+        report: StepReport,
+        sealed: Option<Arc<Sealed>>,
+    },
+    /// The step is to be tried again.
+    Failed { tries: Tries, pause: Duration },
+}
+
+impl Tries {
+    pub(super) fn new(step: &Step<'_>) -> Self {
+        Self {
+            span: step_span(&step.id),
+            begun: None,
+        }
+    }
+}
+
+/// Runs a step once, counts that, and decides whether it was its end.
+pub(super) async fn run_attempt(
+    step: &Step<'_>,
+    running: RunningStep,
+    mut tries: Tries,
+    attempts: &AtomicU32,
+    policy: Policy,
+    run: &SharedRun,
+    telemetry: &Telemetry<'_>,
+) -> Attempted {
+    let now = Instant::now();
+    let begun = *tries.begun.get_or_insert_with(|| {
+        telemetry.step_started(&step.id);
+        now
+    });
+    let attempt = attempts.fetch_add(1, Ordering::Relaxed) + 1;
+
+    let ctx = running.context();
+    // The call as well as the future, and its drop when it takes too long: each may panic.
+    let run_once = async { within(policy.timeout, now, step.run.run(ctx)).await };
+    let result = AssertUnwindSafe(run_once)
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|payload| {
+            Err(ConnectorError::Panicked {
+                message: panic_message(payload),
+            })
+        });
+    let (mut report, sealed) = running.end(result);
+
+    if let Some(error) = &report.error {
+        let jitter = jitter(&run.names, &step.id, attempt);
+        if let Some(pause) = policy.retries.pause(attempt, error, jitter)
+            && !run.is_cancelled()
+        {
+            telemetry.step_retrying(&step.id, attempt, error, pause);
+            return Attempted::Failed { tries, pause };
+        }
+        if matches!(error, ConnectorError::Cancelled) && run.is_cancelled() {
+            report.status = StepStatus::Cancelled;
+        }
+    }
+    report.attempts = attempt;
+    report.duration = begun.elapsed();
+    telemetry.step_ended(&step.id, &report);
+    Attempted::Ended { report, sealed }
+}
+
+/// Waits for an attempt that began at `begun`, as long as it may take.
+async fn within(
+    timeout: Duration,
+    begun: Instant,
+    mut attempt: BoxFuture<'_, Result<(), ConnectorError>>,
+) -> Result<(), ConnectorError> {
+    let first = poll_fn(|cx| Poll::Ready(attempt.as_mut().poll(cx))).await;
+    if let Poll::Ready(result) = first {
+        // Without a timer, which costs more than everything else about an empty step.
+        return result;
+    }
+    let Some(deadline) = begun.checked_add(timeout) else {
+        return attempt.await;
+    };
+    // It was polled just now. To poll it again at once would swallow a `yield_now`.
+    let mut is_polled = true;
+    let rest = poll_fn(|cx| match std::mem::take(&mut is_polled) {
+        true => Poll::Pending,
+        false => attempt.as_mut().poll(cx),
+    });
+    timeout_at(deadline, rest)
+        .await
+        .unwrap_or(Err(ConnectorError::TimedOut { after: timeout }))
+}
+
+pub(super) fn panic_message(payload: Box<dyn Any + Send>) -> String {
+    let message = payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message");
+    let message = excerpt(message, 300);
+    // What a step panicked with may panic again when it is dropped; then it is better not dropped.
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(payload);
+    }
+    message
+}
