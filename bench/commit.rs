@@ -4,7 +4,8 @@
 //! `cargo xtask bench commit [N]`, in a release build, prints a row per sync: wall and CPU time of
 //! the commit, and the memory it needed above its input, which is collected before. `stream` runs
 //! the connector into a session instead, and counts the run, too. Compare rows of one run, since
-//! machines differ and are noisy.#![allow(clippy::print_stdout, reason = "what the program is for")]
+//! machines differ and are noisy.
+#![allow(clippy::print_stdout, reason = "what the program is for")]
 
 use std::error::Error;
 use std::fs;
