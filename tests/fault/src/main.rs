@@ -142,7 +142,7 @@ fn work(arguments: &Arguments, shares: usize, start: Instant, progress: &Mutex<P
             let mut progress = locked(progress);
             let is_over = arguments.duration.is_some_and(|d| start.elapsed() >= d);
             let is_enough = is_over || progress.checked >= arguments.count;
-            let is_whole = progress.shares % shares == 0;
+            let is_whole = progress.shares.is_multiple_of(shares);
             if is_enough && is_whole || progress.violation.is_some() {
                 return;
             }
