@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use fastrand::Rng;
 
+use crate::Share;
 use crate::disk::Disk;
 use crate::life::{Act, Commit, Life};
 use crate::medium::{Change, Files, Medium, Name};
@@ -34,7 +35,7 @@ struct Moment {
 }
 
 /// Cuts the power of a store in `directory` again and again, and returns how often.
-pub(crate) fn check(seed: u64, directory: &Path) -> Result<u64> {
+pub(crate) fn check(seed: u64, _share: Share, directory: &Path) -> Result<u64> {
     let recording = Recording::make(seed, &directory.join("recorded.db"))?;
     let mut rng = Rng::with_seed(seed);
     let mut cuts: Vec<usize> = (0..IMAGES)

@@ -38,11 +38,20 @@ The first violation ends a proof. Without a count, one life of a store is looked
 
 /// A proof: looks at the life of a store that a seed makes, with files in a directory of its own,
 /// and returns how much it has looked at.
-type Proof = fn(u64, &Path) -> Result<u64>;
+type Proof = fn(u64, Share, &Path) -> Result<u64>;
+
+/// The n-th of so many shares, which threads have in a life that takes long to look at.
+#[derive(Clone, Copy, Debug)]
+struct Share {
+    nth: usize,
+    of: usize,
+}
 
 struct Arguments {
     proof: Proof,
     what: &'static str,
+    /// Whether threads share a life.
+    shares: bool,
     seed: u64,
     count: u64,
     duration: Option<Duration>,
@@ -59,14 +68,15 @@ fn main() -> ExitCode {
 }
 
 fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments> {
-    let (proof, what): (Proof, _) = match words.next().as_deref() {
-        Some("images") => (images::check, "crash images"),
-        Some("operations") => (operations::check, "failing operations"),
+    let (proof, what, shares): (Proof, _, _) = match words.next().as_deref() {
+        Some("images") => (images::check, "crash images", false),
+        Some("operations") => (operations::check, "failing operations", true),
         _ => bail!("no such proof\n\n{HELP}"),
     };
     let mut arguments = Arguments {
         proof,
         what,
+        shares,
         seed: fastrand::u64(..),
         count: 1,
         duration: None,
@@ -90,7 +100,9 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments> {
 /// How far all threads together have got.
 #[derive(Default)]
 struct Progress {
-    next: u64,
+    /// How many lives were begun, and how many shares of the last.
+    lives: u64,
+    shares: usize,
     checked: u64,
     violation: Option<anyhow::Error>,
 }
@@ -107,7 +119,9 @@ fn run(arguments: &Arguments) -> Result<()> {
     let progress = Mutex::new(Progress::default());
     std::thread::scope(|scope| {
         for _ in 0..threads {
-            scope.spawn(|| work(arguments, start, &progress));
+            let shares = if arguments.shares { threads } else { 1 };
+            let progress = &progress;
+            scope.spawn(move || work(arguments, shares, start, progress));
         }
     });
     let progress = progress
@@ -116,26 +130,36 @@ fn run(arguments: &Arguments) -> Result<()> {
     let seconds = start.elapsed().as_secs_f64();
     println!(
         "{} {} of {} stores in {seconds:.1} s",
-        progress.checked, arguments.what, progress.next
+        progress.checked, arguments.what, progress.lives
     );
     progress.violation.map_or(Ok(()), Err)
 }
 
 /// Looks at lives until there are enough, time is over, or a promise is broken.
-fn work(arguments: &Arguments, start: Instant, progress: &Mutex<Progress>) {
+fn work(arguments: &Arguments, shares: usize, start: Instant, progress: &Mutex<Progress>) {
     loop {
-        let seed = {
+        let (seed, share) = {
             let mut progress = locked(progress);
             let is_over = arguments.duration.is_some_and(|d| start.elapsed() >= d);
-            if is_over || progress.checked >= arguments.count || progress.violation.is_some() {
+            let is_enough = is_over || progress.checked >= arguments.count;
+            let is_whole = progress.shares.is_multiple_of(shares);
+            if is_enough && is_whole || progress.violation.is_some() {
                 return;
             }
-            progress.next += 1;
-            arguments.seed.wrapping_add(progress.next - 1)
+            if is_whole {
+                progress.lives += 1;
+                progress.shares = 0;
+            }
+            progress.shares += 1;
+            let share = Share {
+                nth: progress.shares - 1,
+                of: shares,
+            };
+            (arguments.seed.wrapping_add(progress.lives - 1), share)
         };
         let checked = directory()
             .context("no directory for the lock file")
-            .and_then(|directory| (arguments.proof)(seed, directory.path()));
+            .and_then(|directory| (arguments.proof)(seed, share, directory.path()));
         let mut progress = locked(progress);
         match checked {
             Ok(checked) => progress.checked += checked,

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use fastrand::Rng;
 use parallax_store::{CommitError, Store};
 
+use crate::Share;
 use crate::disk::{Disk, Failure, Fault, Operation};
 use crate::images::write_lock_file;
 use crate::life::{Act, Life};
@@ -14,12 +15,13 @@ use crate::medium::Medium;
 use crate::state::{State, check_integrity};
 use crate::vfs::{Shared, locked, mount};
 
-/// Lets every operation of a life fail, one trial each, and returns how many trials that took.
-pub(crate) fn check(seed: u64, directory: &Path) -> Result<u64> {
+/// Lets every operation of a share of a life fail, a trial each, and returns how many that were.
+pub(crate) fn check(seed: u64, share: Share, directory: &Path) -> Result<u64> {
     let life = Life::random(seed, 2..=3)?;
     let operations = Trial::new(&life, None, directory).run()?;
     let mut trials = 0;
-    for (at, operation) in operations.into_iter().enumerate() {
+    let operations = operations.into_iter().enumerate();
+    for (at, operation) in operations.skip(share.nth).step_by(share.of) {
         for failure in Failure::ALL.into_iter().filter(|f| f.befalls(operation)) {
             for lasts in [false, true] {
                 let fault = Fault { failure, at, lasts };
