@@ -65,6 +65,11 @@ fn what_cannot_be_done_says_so_and_how() {
         ("held --all 1", 2, "cannot be used with"),
         ("approve 1 --yes", 5, "there is no store at"),
         ("reject", 2, "<N>"),
+        ("explain host", 2, "it is neither TYPE:KEY nor an id"),
+        ("history host:x --limit 0", 2, "--limit"),
+        ("explain host:x", 5, "there is no store at"),
+        ("store verify", 5, "there is no store at"),
+        ("store backup backup.db", 5, "there is no store at"),
     ];
     for (line, expected, words) in table {
         let (code, stdout, stderr) = run(dir.path(), &line.split(' ').collect::<Vec<_>>());
@@ -97,6 +102,38 @@ fn file_that_is_no_store_or_a_damaged_one_is_refused_and_left_alone() {
             "{name}"
         );
     }
+}
+
+#[test]
+fn each_kind_of_record_of_this_machine_is_explained() {
+    let dir = TempDir::new().unwrap();
+    sync_json(dir.path(), &[]);
+    let sql = "SELECT type || ':' || key AS subject FROM parallax_entity GROUP BY type
+               UNION ALL SELECT id FROM parallax_relationship GROUP BY verb";
+    let (_, rows, _) = run(dir.path(), &["query", "--json", sql]);
+    let rows: Value = serde_json::from_str(&rows).unwrap();
+    let rows = rows.as_array().unwrap();
+    assert!(rows.len() > 5, "{rows:?}");
+    for row in rows {
+        let subject = row["subject"].as_str().unwrap();
+        let (code, objects, stderr) = run(dir.path(), &["explain", "--json", subject]);
+        assert_eq!(code, 0, "{subject}: {stderr}");
+        let objects: Value = serde_json::from_str(&objects).unwrap();
+        let source = &objects[0]["sources"][0];
+        assert_eq!(source["state"], "live", "{subject}: {source}");
+        assert!(
+            source["confirmed"]["sync_id"].is_string(),
+            "{subject}: {source}"
+        );
+        let (code, text, _) = run(dir.path(), &["history", subject]);
+        assert!(
+            code == 0 && text.contains("\ncreated 20"),
+            "{subject}: {text}"
+        );
+    }
+    let (code, stdout, stderr) = run(dir.path(), &["explain", "host:nowhere"]);
+    assert_eq!((code, stdout.as_str()), (1, ""));
+    assert!(stderr.contains("nearest: host:"), "{stderr}");
 }
 
 #[test]

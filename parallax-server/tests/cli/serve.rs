@@ -257,6 +257,39 @@ fn killed_daemon_leaves_a_store_whose_books_balance() {
 }
 
 #[test]
+fn store_is_copied_and_verified_while_a_daemon_writes() {
+    let dir = desk();
+    let daemon = Daemon::start(dir.path());
+    wait_for("a sync", || (!syncs(dir.path()).is_empty()).then_some(()));
+    let (code, _, stderr) = run(dir.path(), &["store", "backup", "backup.db"]);
+    assert_eq!(code, 0, "{stderr}");
+    let (code, found, _) = run(dir.path(), &["store", "verify"]);
+    assert_eq!(code, 0, "{found}");
+    drop(daemon);
+    let copy = ["store", "verify", "--store", "sqlite:backup.db"];
+    let (code, found, _) = run(dir.path(), &copy);
+    assert_eq!(code, 0, "{found}");
+    // A store of its own: nobody holds its lock, and a sync goes on where it was copied.
+    let (_, synced, _) = run(
+        dir.path(),
+        &[
+            "sync",
+            "host",
+            "--json",
+            "--account",
+            "here",
+            "--store",
+            "sqlite:backup.db",
+        ],
+    );
+    let synced: Value = serde_json::from_str(&synced).unwrap();
+    assert!(
+        synced["stats"]["entities_unchanged"].as_u64() > Some(0),
+        "{synced}"
+    );
+}
+
+#[test]
 fn restarted_daemon_knows_what_is_stored_before_its_first_sync() {
     let dir = desk();
     let args = ["sync", "host", "--account", "here"];
