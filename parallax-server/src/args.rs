@@ -399,15 +399,19 @@ impl StoreArgs {
     /// nothing has to.
     pub(crate) fn again(&self) -> String {
         let by_itself = std::env::var(STORE_VARIABLE);
-        if self.url == by_itself.as_deref().unwrap_or(STORE) {
-            return String::new();
-        }
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.,:/@%+=".contains(c);
-        if self.url.chars().all(is_plain) {
-            format!(" --store {}", self.url)
-        } else {
-            format!(" --store '{}'", escape(&self.url).replace('\'', r"'\''"))
-        }
+        option(&self.url, by_itself.as_deref().unwrap_or(STORE))
+    }
+}
+
+/// Returns the option that names a store, as a shell reads it, unless it is found `by_itself`.
+fn option(url: &str, by_itself: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.,:/@%+=".contains(c);
+    if url == by_itself {
+        String::new()
+    } else if url.chars().all(is_plain) {
+        format!(" --store {url}")
+    } else {
+        format!(" --store '{}'", escape(url).replace('\'', r"'\''"))
     }
 }
 
@@ -710,14 +714,8 @@ mod tests {
 
     #[test]
     fn store_is_named_again_where_it_has_to_be() {
-        let again = |url: &str| {
-            StoreArgs {
-                url: url.to_owned(),
-            }
-            .again()
-        };
         let urls = ["sqlite:parallax.db", "sqlite:/srv/p.db", "sqlite:a b'c\n"];
-        insta::assert_debug_snapshot!(urls.map(again), @r#"
+        insta::assert_debug_snapshot!(urls.map(|url| option(url, STORE)), @r#"
         [
             "",
             " --store sqlite:/srv/p.db",

@@ -49,17 +49,24 @@ impl Changeset {
             let open = rows(&open).map(|row| row.number("changeset")).collect();
             return Err(Failure::NoSuchChangeset { changeset, open });
         };
-        let (state, records) = (state.to_owned(), records_of(changeset, state));
-        let by_type = "SELECT kind, name, count(*) AS records FROM record \
-                       GROUP BY kind, name ORDER BY kind, name";
-        let types = store.query(&format!("{records} {by_type}")).await?;
-        let first = format!(
-            "SELECT kind, name, id, key, display_name FROM ( \
-                 SELECT *, row_number() OVER (PARTITION BY kind, name ORDER BY key, id) AS place \
-                 FROM record \
-             ) WHERE place <= {SHOWN} ORDER BY kind, name, place"
+        let (state, found) = (state.to_owned(), found_in(changeset, state));
+        let types = format!(
+            "SELECT kind, name, count(*) AS records FROM ({found}) \
+             GROUP BY kind, name ORDER BY kind, name"
         );
-        let records = store.query(&format!("{records} {first}")).await?;
+        let types = store.query(&types).await?;
+        // The ends of relationships are looked up for those alone that are shown.
+        let records = format!(
+            "SELECT kind, name, id, key, CASE kind WHEN 'entity' THEN display_name \
+                 ELSE {} || ' -> ' || {} END AS display_name \
+             FROM ( \
+                 SELECT *, row_number() OVER (PARTITION BY kind, name ORDER BY key, id) AS place \
+                 FROM ({found}) \
+             ) AS found WHERE place <= {SHOWN} ORDER BY kind, name, place",
+            end("from_id"),
+            end("to_id"),
+        );
+        let records = store.query(&records).await?;
         Ok(Self {
             row,
             state,
@@ -133,42 +140,32 @@ pub(crate) fn commands(changeset: u64, store: &str, commands: &[(&str, &str)]) -
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Returns the SQL before a statement about the records of a changeset: a table `record`.
+/// Returns the SQL that finds the records of a changeset.
 ///
 /// Those that were rejected or released are records like any other: there are none.
-fn records_of(changeset: u64, state: &str) -> String {
-    let found = if state == "approved" {
-        format!(
+fn found_in(changeset: u64, state: &str) -> String {
+    if state == "approved" {
+        return format!(
             "SELECT kind, type AS name, id, key, display_name, from_id, to_id \
              FROM parallax_change WHERE changeset = {changeset}"
-        )
-    } else {
-        format!(
-            "SELECT 'entity' AS kind, type AS name, id, key, display_name, NULL AS from_id, \
-                 NULL AS to_id \
-             FROM parallax_entity WHERE held_changeset = {changeset} \
-             UNION ALL \
-             SELECT 'relationship', verb, id, key, NULL, from_id, to_id \
-             FROM parallax_relationship WHERE held_changeset = {changeset}"
-        )
-    };
-    // An end may be gone with the changeset, or for longer.
-    let end = |id: &str| {
-        format!(
-            "coalesce( \
-                 (SELECT type || ':' || key FROM parallax_entity WHERE id = found.{id} LIMIT 1), \
-                 (SELECT type || ':' || key FROM parallax_change WHERE id = found.{id} LIMIT 1), \
-                 {id})"
-        )
-    };
+        );
+    }
     format!(
-        "WITH found AS ({found}), record AS ( \
-             SELECT kind, name, id, key, CASE kind WHEN 'entity' THEN display_name \
-                 ELSE {} || ' -> ' || {} END AS display_name \
-             FROM found)",
-        end("from_id"),
-        end("to_id"),
+        "SELECT 'entity' AS kind, type AS name, id, key, display_name, NULL AS from_id, \
+             NULL AS to_id \
+         FROM parallax_entity WHERE held_changeset = {changeset} \
+         UNION ALL \
+         SELECT 'relationship', verb, id, key, NULL, from_id, to_id \
+         FROM parallax_relationship WHERE held_changeset = {changeset}"
     )
+}
+
+/// Returns the SQL that names an end of a relationship in `found`, which may be gone by now.
+fn end(id: &str) -> String {
+    let named =
+        |view| format!("(SELECT type || ':' || key FROM {view} WHERE id = found.{id} LIMIT 1)");
+    let (live, gone) = (named("parallax_entity"), named("parallax_change"));
+    format!("coalesce({live}, {gone}, {id})")
 }
 
 fn headline(row: Row<'_>, state: &str) -> String {

@@ -378,7 +378,9 @@ mod tests {
         {"action":"created","kind":"entity","id":"","name":"team_user","entity_type":"team_user","key":"new 11","display_name":"New 11","reason":null,"properties":[]},
         {"action":"created","kind":"entity","id":"","name":"team_user","entity_type":"team_user","key":"new 12","display_name":"New 12","reason":null,"properties":[]},
         {"action":"created","kind":"entity","id":"","name":"team_user","entity_type":"team_user","key":"new 13","display_name":"New 13","reason":null,"properties":[]},
-        {"action":"updated","kind":"entity","id":"","name":"team_user","entity_type":"team_user","key":"ann\u001b[2j","display_name":"Ann\u001b[2J","reason":null,"properties":[]},
+        {"action":"updated","kind":"entity","id":"","name":"team_user","entity_type":"team_user","key":"ann\u001b[2j","display_name":"Ann\u001b[2J","reason":null,"properties":[{"name":"floor","before":3,"after":null},
+        {"name":"share","after":0.30000000000000004},
+        {"name":"size","before":18446744073709551615}]},
         {"action":"deleted","kind":"entity","id":"","name":"team_user","entity_type":"team_user","key":"bob","display_name":"Bob","reason":null,"properties":[]}]}
         "#);
     }

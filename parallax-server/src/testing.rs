@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use parallax_connect::{ConnectorError, StepReport, StepStatus, SyncReport};
 use parallax_core::{Counts, RecordKind, SyncStats};
-use parallax_store::{Action, Change, Outcome, TypeCounts};
+use parallax_store::{Action, Change, Outcome, PropertyChange, TypeCounts};
 
 use crate::conclusion::{Committed, Conclusion};
 
@@ -109,9 +109,18 @@ pub(crate) fn later() -> Conclusion {
         committed.changes = (1..=13)
             .map(|n| change(Action::Created, &format!("New {n}")))
             .collect();
-        committed
-            .changes
-            .push(change(Action::Updated, "Ann\u{1b}[2J"));
+        let mut ann = change(Action::Updated, "Ann\u{1b}[2J");
+        let property = |name: &str, before: Option<&str>, after: Option<&str>| PropertyChange {
+            name: name.to_owned(),
+            before: before.map(str::to_owned),
+            after: after.map(str::to_owned),
+        };
+        ann.properties = vec![
+            property("floor", Some("3"), Some("null")),
+            property("share", None, Some("0.30000000000000004")),
+            property("size", Some("18446744073709551615"), None),
+        ];
+        committed.changes.push(ann);
         committed.changes.push(change(Action::Deleted, "Bob"));
     }
     later
