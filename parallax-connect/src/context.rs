@@ -58,7 +58,7 @@ struct OpenAttempt {
     /// The batches for the steps that read this one; `None` if none does.
     sealed: Option<Vec<Arc<Batch>>>,
     scope_places: HashMap<String, u32>,
-    report: StepReport,
+    report: Box<StepReport>,
     span: Span,
 }
 
@@ -269,7 +269,7 @@ impl RunningStep {
                 broken: None,
                 sealed: is_read.then(Vec::new),
                 scope_places: HashMap::new(),
-                report: StepReport::new("", ""),
+                report: Box::new(StepReport::new("", "")),
                 span,
             })),
             run,
@@ -289,12 +289,12 @@ impl RunningStep {
     pub(crate) fn end(
         self,
         result: Result<(), ConnectorError>,
-    ) -> (StepReport, Option<Arc<Sealed>>) {
+    ) -> (Box<StepReport>, Option<Arc<Sealed>>) {
         let attempt = self.0.lock().take();
         match attempt {
             Some(attempt) => attempt.end(result),
             // Only this ends it, and consumes it.
-            None => (StepReport::new("", ""), None),
+            None => (Box::new(StepReport::new("", "")), None),
         }
     }
 }
@@ -314,7 +314,7 @@ impl SharedStep {
 }
 
 impl OpenAttempt {
-    fn end(mut self, result: Result<(), ConnectorError>) -> (StepReport, Option<Arc<Sealed>>) {
+    fn end(mut self, result: Result<(), ConnectorError>) -> (Box<StepReport>, Option<Arc<Sealed>>) {
         let last = self.builder.take();
         let accepted = match self.broken.take() {
             None => result,
@@ -339,7 +339,7 @@ impl OpenAttempt {
             }
             Err(error) => {
                 // Nothing of a failed attempt counts: neither its records nor what it saw.
-                let mut failed = StepReport::new("", "");
+                let mut failed = Box::new(StepReport::new("", ""));
                 failed.status = StepStatus::Failed;
                 failed.error = Some(error);
                 (failed, None)

@@ -311,7 +311,9 @@ impl<'a> Runner<'a> {
                     if cancel.as_mut().poll(cx).is_ready() {
                         return Poll::Ready(Next::Cancel);
                     }
-                    if let Poll::Ready(Some((place, tries))) = pausing.poll_next_unpin(cx) {
+                    if !pausing.is_empty()
+                        && let Poll::Ready(Some((place, tries))) = pausing.poll_next_unpin(cx)
+                    {
                         return Poll::Ready(Next::Retry(place, tries));
                     }
                     let next = running.poll_next_unpin(cx);
@@ -391,10 +393,6 @@ impl fmt::Debug for Runner<'_> {
 }
 
 /// What the run turns to next.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one lives at a time, and only for a moment"
-)]
 enum Next {
     /// An attempt of the step ended.
     Ended(usize, Attempted),

@@ -29,6 +29,7 @@ Usage: cargo xtask <command>
 
 Commands:
   bench commit [N]  Measure collecting and committing N entities
+  bench runner      Measure what the runner costs beside the work it runs
   ci                Run everything that must pass before a change is merged
   layers            Check the manifests: who depends on whom, what crates.io asks for
   setup             Find or install the tools that the tests need
@@ -56,7 +57,7 @@ fn run() -> Result<()> {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args.as_slice() {
         [] | ["help" | "--help" | "-h"] => print!("{HELP}"),
-        ["bench", bench @ "commit", size @ ..] => command::run(&format!(
+        ["bench", bench @ ("commit" | "runner"), size @ ..] => command::run(&format!(
             "cargo run --release --locked --package parallax-bench --bin {bench} -- {}",
             size.join(" ")
         ))?,

@@ -585,9 +585,9 @@ async fn what_a_step_emitted_is_freed_with_its_last_reader() {
 
 #[tokio::test(start_paused = true)]
 async fn what_nobody_is_left_to_read_is_not_kept() {
-    let sink = Recorder::default();
-    let held = {
-        let sink = &sink;
+    // The reader is skipped, or was not selected.
+    for selected in [&[] as &[&str], &["hosts", "long"]] {
+        let sink = Recorder::default();
         let given = Given(|| {
             vec![
                 step("fails", "", async |_| Err(ConnectorError::fatal("no"))),
@@ -599,14 +599,18 @@ async fn what_nobody_is_left_to_read_is_not_kept() {
                 step("long", "", async |_| std::future::pending().await),
             ]
         });
-        let runner = Runner::new(&given).sink(sink);
-        let mut run = Box::pin(runner.run("acme", "sync-001"));
-        tokio::select! {
+        let runner = Runner::new(&given).sink(&sink);
+        let mut run = Box::pin(
+            runner
+                .select(selected.iter().copied())
+                .run("acme", "sync-001"),
+        );
+        let held = tokio::select! {
             _ = &mut run => unreachable!(),
             () = sleep(Duration::from_secs(2)) => sink.held(),
-        }
-    };
-    assert_eq!(held, 0);
+        };
+        assert_eq!(held, 0, "{selected:?}");
+    }
 }
 
 #[test]

@@ -33,14 +33,11 @@ pub(super) struct Policy {
 }
 
 /// What came of an attempt.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one lives at a time, and only for a moment"
-)]
 pub(super) enum Attempted {
     /// The step has ended.
     Ended {
-        report: StepReport,
+        // Boxed because it is large, and passed on by several hands.
+        report: Box<StepReport>,
         sealed: Option<Arc<Sealed>>,
     },
     /// The step is to be tried again.
@@ -124,7 +121,8 @@ async fn within(
         true => Poll::Pending,
         false => attempt.as_mut().poll(cx),
     });
-    timeout_at(deadline, rest)
+    // Boxed, so that a step which never comes here is not made larger by a timer.
+    Box::pin(timeout_at(deadline, rest))
         .await
         .unwrap_or(Err(ConnectorError::TimedOut { after: timeout }))
 }

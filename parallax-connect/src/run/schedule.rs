@@ -90,8 +90,14 @@ impl<'a> Schedule<'a> {
     }
 
     pub(super) fn prior_of(&self, place: usize) -> Arc<[Arc<Sealed>]> {
-        let reads = self.graph.reads.get(place).into_iter().flatten();
+        let reads = self.graph.reads.get(place);
+        let reads = reads.filter(|reads| !reads.is_empty());
+        // Most steps read nothing, for which there is one value that is shared.
+        let Some(reads) = reads else {
+            return Arc::default();
+        };
         reads
+            .iter()
             .filter_map(|&read| self.sealed.get(read).cloned().flatten())
             .collect()
     }
@@ -112,7 +118,7 @@ impl<'a> Schedule<'a> {
     pub(super) fn end(
         &mut self,
         place: usize,
-        report: StepReport,
+        report: Box<StepReport>,
         sealed: Option<Arc<Sealed>>,
     ) -> Vec<&StepReport> {
         let ok = report.status.is_ok();
@@ -122,7 +128,7 @@ impl<'a> Schedule<'a> {
         {
             *slot = sealed;
         }
-        self.note(place, report);
+        self.note(place, *report);
         let mut skipped = Vec::new();
         if ok {
             for &dependent in self.graph.dependents.get(place).into_iter().flatten() {

@@ -399,6 +399,33 @@ async fn who_runs_when_the_run_is_cancelled_gets_its_grace() {
     ");
 }
 
+/// A step whose pause was over, and that only waited for its place, must not begin in the grace.
+#[tokio::test(start_paused = true)]
+async fn no_step_is_tried_again_once_the_run_is_cancelled() {
+    let begun = Begun::new();
+    let steps = begun.clone();
+    let given = Given(move || {
+        vec![
+            steps.step("resets", &[RESET, OK]).retries(once()),
+            steps.step("busy", &[TAKES_2_S]),
+        ]
+    });
+    let result = Runner::new(&given)
+        .concurrency(1)
+        .cancel_on(sleep(Duration::from_secs(1)))
+        .grace(Duration::from_secs(60))
+        .run("acme", "sync-001")
+        .await;
+    let Err(RunError::Cancelled { report }) = result else {
+        panic!("{result:?}")
+    };
+    assert_eq!(begun.lines(), "resets at 0, busy at 0");
+    insta::assert_snapshot!(ends(&report), @"
+    resets: cancelled (cancelled), 1 attempts in 0ns, 0 + 0
+    busy: completed, 1 attempts in 2s, 0 + 0
+    ");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_run_returns_when_the_last_step_has_ended_in_its_grace() {
     let given = Given(|| {
