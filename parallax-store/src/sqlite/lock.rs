@@ -42,7 +42,7 @@ impl Acknowledged {
         let (lineage, epoch) = text.lines().nth(2)?.split_once(' ')?;
         Some(Self {
             lineage: u128::from_str_radix(lineage, 16).ok()?.to_be_bytes(),
-            epoch: epoch.parse().ok()?,
+            epoch: epoch.trim_start().parse().ok()?,
         })
     }
 
@@ -101,8 +101,13 @@ impl LockFile {
         let mut text = format!("{}\nsqlite:{}\n", std::process::id(), path.display());
         if let Some(Acknowledged { lineage, epoch }) = at {
             text.push_str(&format!("{:032x} ", u128::from_be_bytes(lineage)));
+            // Within one sector: a power cut could tear it, and it would look like another number.
+            while text.len() % SECTOR > SECTOR - EPOCH_DIGITS {
+                text.push(' ');
+            }
             self.epoch_at = text.len() as u64;
-            text.push_str(&format!("{epoch:020}\n"));
+            text.push_str(&digits(epoch));
+            text.push('\n');
         }
         let written = self
             .file
@@ -113,11 +118,17 @@ impl LockFile {
 
     /// Notes that a commit is about to be acknowledged.
     pub(super) fn acknowledge(&self, epoch: u64) {
-        warn(
-            self.file
-                .write_all_at(format!("{epoch:020}").as_bytes(), self.epoch_at),
-        );
+        let digits = digits(epoch);
+        warn(self.file.write_all_at(digits.as_bytes(), self.epoch_at));
     }
+}
+
+/// What a disk writes whole, at the least.
+const SECTOR: usize = 512;
+const EPOCH_DIGITS: usize = 20;
+
+fn digits(epoch: u64) -> String {
+    format!("{epoch:0EPOCH_DIGITS$}")
 }
 
 /// The lock holds whatever its file says.
@@ -160,6 +171,26 @@ mod tests {
         let error = known.check(&path, at(7, 42)).unwrap_err();
         assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
         assert!(error.to_string().contains("commit 42"), "{error}");
+    }
+
+    #[test]
+    fn epoch_is_within_a_sector_wherever_the_store_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("parallax.db");
+        for length in 380..520 {
+            let named = PathBuf::from("x".repeat(length));
+            let at = Acknowledged {
+                lineage: [7; 16],
+                epoch: 41,
+            };
+            let (mut lock, _) = LockFile::take(&path).unwrap();
+            lock.announce(&named, Some(at));
+            let begins = usize::try_from(lock.epoch_at).unwrap();
+            assert_eq!(begins / SECTOR, (begins + EPOCH_DIGITS - 1) / SECTOR);
+            lock.acknowledge(42);
+            drop(lock);
+            assert_eq!(Acknowledged::read(&path).unwrap().epoch, 42);
+        }
     }
 
     #[test]
