@@ -69,8 +69,8 @@ fn in_source(source: &InSource) -> String {
             line(
                 "next",
                 format!(
-                    "`parallax approve {changeset}` deletes it, `parallax reject {changeset}` \
-                     keeps it"
+                    "`parallax held {changeset}` shows all that is held with it, `parallax \
+                     approve {changeset}` deletes it, `parallax reject {changeset}` keeps it"
                 ),
             );
         }
@@ -435,7 +435,7 @@ mod tests {
 
         Held: it was not found, and its delete waits for your word since 2026-11-22 11:45:04 UTC, sync s-4
           why        120 of 300 entities would go
-          next       `parallax approve 7` deletes it, `parallax reject 7` keeps it
+          next       `parallax held 7` shows all that is held with it, `parallax approve 7` deletes it, `parallax reject 7` keeps it
           created    2026-11-22 11:45:01 UTC, sync s-1
           changed    2026-11-22 11:45:02 UTC, sync s-2
           claim      users: looked everywhere 2026-11-22 11:45:03 UTC, sync s-3

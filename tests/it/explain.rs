@@ -140,6 +140,17 @@ async fn what_the_last_sync_saw_is_live() {
 }
 
 #[tokio::test]
+async fn what_came_back_is_live_only() {
+    let store = memory().await;
+    let syncs = [keys([1, 2]), keys([2]), keys([1, 2])];
+    sync_all(&store, syncs.map(|records| vec![step("a", records)])).await;
+    insta::assert_snapshot!(words(&store, "thing:1").await, @"
+    account 1: live; created s-3, changed s-3, confirmed s-3 by a
+      a: looked s-3
+    ");
+}
+
+#[tokio::test]
 async fn what_could_not_be_checked_is_kept() {
     let store = memory().await;
     let all = || {

@@ -323,8 +323,13 @@ async fn digests_of_a_large_source_are_those_of_its_records() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("parallax.db");
     let store = Store::open(&url(&path)).await.unwrap();
-    // The second creates 20, deletes 10 and updates 51.
-    for (sync_id, keys) in [("s-1", 0..50_100), ("s-2", 10..50_120)] {
+    // The second creates 20, deletes 10 and updates 51. The third would delete two fifths, and holds
+    // them.
+    for (sync_id, keys) in [
+        ("s-1", 0..50_100),
+        ("s-2", 10..50_120),
+        ("s-3", 20_000..50_120),
+    ] {
         let output = run_connector(&Many(keys), "1", sync_id, None)
             .await
             .unwrap();
@@ -339,12 +344,16 @@ async fn digests_of_a_large_source_are_those_of_its_records() {
     }
     drop(store);
     let file = rusqlite::Connection::open(&path).unwrap();
-    // What would hide a change of three records from each later sync.
-    let sql = "UPDATE px_entity SET hash = zeroblob(16) WHERE n IN (7, 20000, 40000)";
+    let held = "SELECT count(*) FROM px_entity WHERE held > 0";
+    let held: u32 = file.query_row(held, [], |row| row.get(0)).unwrap();
+    assert_eq!(held, 19_990);
+    // What would hide changes of some records from each later sync.
+    let sql = "UPDATE px_entity SET hash = zeroblob(16)
+               WHERE n % 15000 = 7 AND held IS NULL";
     file.execute_batch(sql).unwrap();
     insta::assert_snapshot!(
         problems(&verify(&path).await),
-        @"digests: 3 of 4096 digests of the entities of source 1 are not those of its records"
+        @"digests: 4 of 4096 digests of the entities of source 1 are not those of its records"
     );
 }
 
