@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
@@ -175,20 +175,22 @@ fn both<T: Send, U: Send>(
 pub(crate) struct Names {
     pub(crate) names: Vec<String>,
     nos: HashMap<String, NameNo>,
-    last: NameNo,
-    /// How the content of an emission of the last one begins.
-    last_begins: Vec<u8>,
+    /// How the content of an emission of the last few begins.
+    recent: VecDeque<(Vec<u8>, NameNo)>,
 }
 
 impl Names {
+    const RECENT: usize = 8;
+
     pub(crate) fn of(&mut self, emission: EmissionRef<'_>) -> NameNo {
         let content = emission.content.unwrap_or_default();
-        // Emissions of one type come in runs, and need not be read for it.
-        if !self.last_begins.is_empty() && content.starts_with(&self.last_begins) {
-            return self.last;
+        // A step emits few types, and by turns: most need not be read for it.
+        let mut recent = self.recent.iter();
+        if let Some((_, no)) = recent.find(|(begins, _)| content.starts_with(begins)) {
+            return *no;
         }
         let name = emission.name();
-        self.last = match self.nos.get(name) {
+        let no = match self.nos.get(name) {
             Some(&no) => no,
             None => {
                 #[expect(clippy::cast_possible_truncation, reason = "memory ends long before")]
@@ -199,9 +201,15 @@ impl Names {
             }
         };
         let end = (name.as_ptr() as usize + name.len()).checked_sub(content.as_ptr() as usize);
-        let begin = end.and_then(|end| content.get(..end)).unwrap_or_default();
-        self.last_begins = begin.to_owned();
-        self.last
+        // What was rejected has no content, and everything begins with nothing.
+        let begins = end.and_then(|end| content.get(..end));
+        if let Some(begins) = begins.filter(|begins| !begins.is_empty()) {
+            if self.recent.len() == Self::RECENT {
+                self.recent.pop_back();
+            }
+            self.recent.push_front((begins.to_owned(), no));
+        }
+        no
     }
 }
 
@@ -235,4 +243,38 @@ fn fingerprint(output: &ConnectorOutput, kinds: &[Emissions; 2], seed: u64) -> [
         put(&emissions.total.to_le_bytes());
     }
     hasher.digest128().to_be_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use parallax_core::{BatchBuilder, entity};
+
+    use super::*;
+
+    #[test]
+    fn each_emission_has_its_own_name() {
+        let mut batch = BatchBuilder::new("acme".into());
+        let mut expected = Vec::new();
+        for round in 0..3 {
+            // More types than are remembered, one the beginning of another, and a rejected record.
+            for number in 0..12 {
+                let name = "a".repeat(number + 1);
+                let host = entity(name.clone(), round).property("b", 1);
+                batch.push(&mut host.into(), None).unwrap();
+                expected.push(name);
+                let bad = entity("bad", round).property("b", f64::NAN);
+                batch.push(&mut bad.into(), None).unwrap_err();
+                expected.push(String::new());
+            }
+        }
+        let batch = batch.take().unwrap();
+        let mut names = Names::default();
+        let found: Vec<NameNo> = batch
+            .emissions(RecordKind::Entity)
+            .map(|emission| names.of(emission))
+            .collect();
+        let found: Vec<_> = found.iter().map(|no| &names.names[*no as usize]).collect();
+        assert_eq!(found, expected.iter().collect::<Vec<_>>());
+        assert_eq!(names.names.len(), 13);
+    }
 }

@@ -94,7 +94,7 @@ impl Bench {
 }
 
 /// Two tests, for two cores. How many histories each checks; `PROPTEST_CASES` overrides it.
-const CASES: u32 = 1_000;
+const CASES: u32 = 5_000;
 
 #[test]
 fn every_commit_equals_the_model() {
