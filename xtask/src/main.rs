@@ -28,7 +28,8 @@ Developer tasks of Parallax.
 Usage: cargo xtask <command>
 
 Commands:
-  bench commit [N]  Measure collecting and committing N entities
+  bench commit [N] [stream]
+                    Measure committing N entities, or running them into a session, too
   bench runner      Measure what the runner costs beside the work it runs
   ci                Run everything that must pass before a change is merged
   layers            Check the manifests: who depends on whom, what crates.io asks for
