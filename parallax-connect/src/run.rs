@@ -147,8 +147,8 @@ impl<'a> Runner<'a> {
     /// steps run.
     ///
     /// A step that is not selected has no events. It is in the report as
-    /// [`StepStatus::NotSelected`], and committing the output deletes nothing that it would have
-    /// emitted.
+    /// [`NotSelected`](crate::StepStatus::NotSelected), and committing the output deletes nothing
+    /// that it would have emitted.
     pub fn select<S: Into<String>>(mut self, selectors: impl IntoIterator<Item = S>) -> Self {
         self.selectors.extend(selectors.into_iter().map(Into::into));
         self

@@ -231,16 +231,25 @@ const fn size(bits: u64) -> usize {
 /// Makes a file without a name.
 fn unlinked(directory: &Path) -> io::Result<File> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let path = directory.join(format!(".parallax-spool-{}-{number}", process::id()));
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path)?;
-    fs::remove_file(&path)?;
-    Ok(file)
+    loop {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = directory.join(format!(".parallax-spool-{}-{number}", process::id()));
+        let made = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path);
+        match made {
+            // Left by a process of this number that was killed right here.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => {
+                let file = made?;
+                fs::remove_file(&path)?;
+                return Ok(file);
+            }
+        }
+    }
 }
 
 pub(crate) fn unreadable() -> StoreError {
@@ -299,6 +308,20 @@ mod tests {
                 assert_eq!(format!("{read:?}"), format!("{expected:?}"));
             }
         }
+    }
+
+    #[test]
+    fn file_that_a_killed_process_left_is_no_obstacle() {
+        let directory = tempfile::tempdir().unwrap();
+        let pid = process::id();
+        for number in 0..64 {
+            let left = directory
+                .path()
+                .join(format!(".parallax-spool-{pid}-{number}"));
+            std::fs::write(left, "").unwrap();
+        }
+        unlinked(directory.path()).unwrap();
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 64);
     }
 
     #[test]

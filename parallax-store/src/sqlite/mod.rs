@@ -27,7 +27,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use parallax_core::ConnectorOutput;
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 use tokio::task::spawn_blocking;
 
 use crate::backup::Backup;
@@ -80,7 +80,10 @@ impl Sqlite {
                 opening.open()?
             };
             let seed = "SELECT value FROM px_meta WHERE key = 'hash_seed'";
-            let seed = opened.connection.query_row(seed, [], |row| row.get(0))?;
+            let seed = opened.connection.query_row(seed, [], |row| row.get(0));
+            let seed = seed.optional()?.ok_or_else(|| StoreError::Corrupt {
+                details: "px_meta holds no hash_seed".to_owned(),
+            })?;
             Ok::<_, StoreError>((opened, u64::from_be_bytes(seed)))
         };
         let (opened, seed) = spawn_blocking(open).await.map_err(|_| panicked())??;

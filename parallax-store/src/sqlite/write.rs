@@ -396,8 +396,8 @@ impl<'a> Writer<'a> {
                 row.checksum(),
             ])? as u64;
             let row = transaction.last_insert_rowid();
-            edges.from.push((u128::from_be_bytes(from), row));
-            edges.to.push((u128::from_be_bytes(to), row));
+            edges.from.push((from, row));
+            edges.to.push((to, row));
         }
         // Sorted: appending to a b-tree costs a third less than inserting all over it.
         for (sql, edges) in [
@@ -407,7 +407,7 @@ impl<'a> Writer<'a> {
             edges.sort_unstable();
             let mut insert = transaction.prepare_cached(sql)?;
             for (entity, row) in &*edges {
-                insert.execute(params![entity.to_be_bytes(), row])?;
+                insert.execute(params![entity, row])?;
             }
         }
         Ok(edges)
@@ -435,13 +435,14 @@ impl<'a> Writer<'a> {
                     _ => {
                         // Most ends were emitted in this very sync; those need no look into the
                         // store.
-                        let emitted = self.findings.entities.find(end);
-                        emitted.is_some_and(Emitted::is_accepted) || is_live(self.transaction, end)?
+                        let id = u128::from_be_bytes(end);
+                        let emitted = self.findings.entities.find(id);
+                        emitted.is_some_and(Emitted::is_accepted) || is_live(self.transaction, id)?
                     }
                 };
                 last = Some((end, lives));
                 if !lives {
-                    wait.execute(params![relationship, end.to_be_bytes()])?;
+                    wait.execute(params![relationship, end])?;
                 }
             }
         }
@@ -554,8 +555,8 @@ impl<'a> EmittedNames<'a> {
 /// Relationships that were created, by their ends: each with its row, sorted.
 struct Edges {
     created: u64,
-    from: Vec<(u128, i64)>,
-    to: Vec<(u128, i64)>,
+    from: Vec<([u8; 16], i64)>,
+    to: Vec<([u8; 16], i64)>,
 }
 
 /// Records the sync, its steps and its counts by type. Returns its row.
