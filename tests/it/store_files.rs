@@ -177,3 +177,38 @@ async fn damaged_store_is_an_error_or_whole() {
         }
     }
 }
+
+#[tokio::test]
+async fn store_that_has_lost_commits_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("parallax.db");
+    let older = directory.path().join("older.db");
+    for (sync_id, count) in [("s-1", 3), ("s-2", 5)] {
+        let store = Store::open(&url(&path)).await.unwrap();
+        let output = run(&script([step("users", keys(0..count))]), "1", sync_id).await;
+        store.commit_sync(&output).await.unwrap();
+        drop(store);
+        if sync_id == "s-1" {
+            fs::copy(&path, &older).unwrap();
+        }
+    }
+    // What it looks like when the log that held the second commit is gone.
+    fs::copy(&older, &path).unwrap();
+    for error in [
+        Store::open(&url(&path)).await.unwrap_err(),
+        Store::open_read_only(&url(&path)).await.unwrap_err(),
+    ] {
+        let StoreError::Corrupt { details } = &error else {
+            panic!("{error}")
+        };
+        assert!(
+            details.contains("is at commit 1, and commit 2 was acknowledged"),
+            "{details}"
+        );
+    }
+    // Whoever means it can say so, as the message tells.
+    fs::remove_file(directory.path().join("parallax.db.lock")).unwrap();
+    let store = Store::open(&url(&path)).await.unwrap();
+    let count = "SELECT count(*) FROM parallax_entity";
+    assert_eq!(crate::support::lines(&store, count).await, ["3"]);
+}
