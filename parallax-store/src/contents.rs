@@ -35,7 +35,7 @@ pub(crate) struct Place(u64);
 impl Place {
     pub(crate) const NOWHERE: Self = Self(u64::MAX);
     const IN_FILE: u64 = 1 << 63;
-    /// An entity is at most 4 MiB of values, and its names.
+    /// A record of 4 MiB, more are rejected, takes three times that if it is a list of letters.
     const LENGTH_BITS: u32 = 24;
 
     fn in_batch(batch: usize, place: usize) -> Self {
@@ -322,6 +322,16 @@ mod tests {
         }
         unlinked(directory.path()).unwrap();
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 64);
+    }
+
+    #[test]
+    fn where_no_file_can_be_made_the_error_says_so() {
+        let mut contents = Contents::new("/no/such/directory".into());
+        let spooled: Vec<_> = (0..20).map(|n| contents.spool(&batch(n))).collect();
+        let first = spooled.iter().position(Result::is_err).unwrap();
+        assert!(first > 1, "memory is used up first");
+        let error = spooled[first].as_ref().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

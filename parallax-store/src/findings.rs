@@ -74,7 +74,7 @@ pub(crate) struct Findings {
 }
 
 impl Findings {
-    /// Sorts and merges what was emitted, into the session or into memory. Blocks for about 0.1 s
+    /// Sorts and merges what was emitted, into the session or into memory. Blocks for about 0.3 s
     /// per million records.
     pub(crate) fn new(output: ConnectorOutput, mut collected: Collected) -> Self {
         let seed = collected.seed;

@@ -12,14 +12,16 @@ use crate::store::Store;
 /// One sync on its way into a store: the sink that a run emits into, and then its commit.
 ///
 /// Records go through it instead of being gathered in the output: 48 bytes of each stay in memory,
-/// and the content of more than 8 MiB of them goes to a file beside the store that has no name. So
-/// a run of ten million records needs half a gigabyte.
+/// and the content of more than 8 MiB of them goes to a file beside the store that has no name. The
+/// commit needs more: docs/src/performance.md has the figures for ten million records.
 ///
 /// ```
 /// # use parallax_store::{CommitError, Store};
 /// # use parallax_core::{ConnectorOutput, Sink};
-/// # async fn run(sink: &dyn Sink) -> ConnectorOutput { todo!() }
-/// # async fn sync(store: &Store) -> Result<(), CommitError> {
+/// # async fn sync(
+/// #     store: &Store,
+/// #     run: impl AsyncFnOnce(&dyn Sink) -> ConnectorOutput,
+/// # ) -> Result<(), CommitError> {
 /// let session = store.session();
 /// let output = run(&session).await; // Runner::new(&connector).sink(&session).run(…)
 /// let result = session.commit(&output).await?;
@@ -39,7 +41,7 @@ pub struct Session<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
     pub(crate) guard: Guard,
-    /// How many changes of each action are listed.
+    /// How many changes of each action and kind are listed.
     pub(crate) changes: usize,
 }
 
@@ -67,7 +69,7 @@ impl<'a> Session<'a> {
         self
     }
 
-    /// Sets how many changes of each action [`CommitResult::changes`] lists, instead of
+    /// Sets how many changes of each action and kind [`CommitResult::changes`] lists, instead of
     /// [`CommitResult::CHANGES`].
     pub fn list_changes(mut self, changes: usize) -> Self {
         self.options.changes = changes;
