@@ -358,6 +358,27 @@ pub enum Rejection {
     RecordTooLarge(usize),
 }
 
+impl Rejection {
+    /// Returns the rule's label, in `snake_case`: one of a closed set.
+    pub const fn rule(&self) -> &'static str {
+        match self {
+            Self::InvalidType(_) => "invalid_type",
+            Self::InvalidClass(_) => "invalid_class",
+            Self::InvalidVerb(_) => "invalid_verb",
+            Self::InvalidAccount(_) => "invalid_account",
+            Self::EmptyKey => "empty_key",
+            Self::KeyTooLong(_) => "key_too_long",
+            Self::ControlInKey(_) => "control_in_key",
+            Self::DisplayNameTooLong(_) => "display_name_too_long",
+            Self::InvalidPropertyName(_) => "invalid_property_name",
+            Self::NotFinite { .. } => "not_finite",
+            Self::NestedList { .. } => "nested_list",
+            Self::ValueTooLarge { .. } => "value_too_large",
+            Self::RecordTooLarge(_) => "record_too_large",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::num::ParseIntError;

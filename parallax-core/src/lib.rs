@@ -23,6 +23,7 @@ mod encode;
 mod error;
 mod event;
 mod id;
+mod journal;
 mod output;
 mod record;
 mod report;
@@ -37,6 +38,9 @@ pub use batch::{
 pub use error::{Cause, ConnectorError, EmitError, ErrorKind, Rejection, ResultExt};
 pub use event::SyncEvent;
 pub use id::{EntityId, EntityKey, Namespace, RelationshipId};
+pub use journal::{
+    JournalEntry, JournalError, JournalFormatError, JournalKind, JournalSink, StepOutline,
+};
 pub use output::{ConnectorOutput, Run};
 pub use record::{
     Entity, MAX_ENTITY_BYTES, MAX_KEY_BYTES, MAX_NAME_BYTES, MAX_VALUE_BYTES, Record, Relationship,
@@ -45,5 +49,5 @@ pub use record::{
 pub use report::{ScopeReport, StepReport, StepStatus, SyncReport};
 pub use sink::{Attempt, MemorySink, Sink};
 pub use stats::{Counts, Imbalance, RecordKind, SyncStats};
-pub use text::{Escaped, escape, excerpt, is_identifier, is_plain_name};
+pub use text::{Escaped, escape, escape_json, excerpt, is_identifier, is_plain_name};
 pub use value::{ListIter, ListRef, Timestamp, TimestampError, Value, ValueRef};

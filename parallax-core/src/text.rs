@@ -30,6 +30,25 @@ pub fn escape(text: &str) -> Cow<'_, str> {
     }
 }
 
+/// Returns JSON that stays one line and cannot steer a terminal, and means the same.
+///
+/// JSON lets DEL, C1, line separators and bidirectional controls stand as they are. They can stand
+/// inside of strings only, where its own escapes mean the same.
+pub fn escape_json(json: &str) -> Cow<'_, str> {
+    if !json.chars().any(needs_escape) {
+        return Cow::Borrowed(json);
+    }
+    let mut text = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        if needs_escape(c) {
+            text += &format!("\\u{:04x}", u32::from(c));
+        } else {
+            text.push(c);
+        }
+    }
+    Cow::Owned(text)
+}
+
 /// Returns the beginning of a text from outside, escaped: enough to find it, too little to flood a
 /// log. A text of more than `chars` characters ends in `…`.
 ///

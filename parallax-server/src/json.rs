@@ -1,7 +1,5 @@
-use std::borrow::Cow;
-
 use parallax_connect::{StepReport, SyncReport};
-use parallax_core::{Counts, RecordKind, SyncStats, escape};
+use parallax_core::{Counts, RecordKind, SyncStats, escape_json};
 use parallax_store::{Change, PropertyChange};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
@@ -77,22 +75,7 @@ pub(crate) fn array(values: &[impl Serialize]) -> String {
 
 /// Returns JSON as one line that cannot steer a terminal.
 pub(crate) fn escaped(json: &str) -> String {
-    let mut text: String = match escape(json) {
-        Cow::Borrowed(_) => json.to_owned(),
-        // JSON lets DEL, C1 and bidirectional controls stand as they are. They can stand inside of
-        // strings only, where JSON's own escapes mean the same.
-        Cow::Owned(_) => json.chars().map(escape_char).collect(),
-    };
-    text.push('\n');
-    text
-}
-
-fn escape_char(c: char) -> Cow<'static, str> {
-    let text = c.to_string();
-    match escape(&text) {
-        Cow::Borrowed(_) => Cow::Owned(text),
-        Cow::Owned(_) => format!("\\u{:04x}", u32::from(c)).into(),
-    }
+    escape_json(json).into_owned() + "\n"
 }
 
 #[derive(serde::Serialize)]
