@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use parallax_core::{
     Attempt, Batch, BatchBuilder, ConnectorError, EmitError, Record, Rejection, ScopeReport,
@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tracing::Span;
 
 use crate::prior::{Prior, Sealed};
+use crate::pulse::Pulse;
 use crate::telemetry;
 
 /// What a step emits through, and what it knows about its run.
@@ -41,13 +42,15 @@ pub(crate) struct SharedRun {
     pub(crate) names: RunNames,
     /// True once the run is cancelled; closed once it is over.
     pub(crate) cancelled: watch::Receiver<bool>,
+    pub(crate) pulse: Pulse,
 }
 
 /// The names of a run.
+#[derive(Clone)]
 pub(crate) struct RunNames {
-    pub(crate) connector_id: String,
+    pub(crate) connector_id: Arc<str>,
     pub(crate) account_id: Arc<str>,
-    pub(crate) sync_id: String,
+    pub(crate) sync_id: Arc<str>,
 }
 
 struct OpenAttempt {
@@ -59,12 +62,31 @@ struct OpenAttempt {
     sealed: Option<Vec<Arc<Batch>>>,
     scope_places: HashMap<String, u32>,
     report: Box<StepReport>,
+    rejected: Vec<Rejected>,
     span: Span,
+}
+
+/// The records of an attempt that broke one rule.
+pub(crate) struct Rejected {
+    pub(crate) rule: &'static str,
+    pub(crate) count: u64,
+    /// The first few, each with what is wrong with it.
+    pub(crate) samples: Vec<String>,
+}
+
+/// What came of an attempt.
+pub(crate) struct Ended {
+    /// Without the step's names.
+    pub(crate) report: Box<StepReport>,
+    /// What the steps that read this one are given.
+    pub(crate) sealed: Option<Arc<Sealed>>,
+    pub(crate) rejected: Vec<Rejected>,
 }
 
 /// More reasons of one kind than a person wants to read are not kept.
 const REASONS_KEPT: usize = 3;
 const REASON_CHARS: usize = 300;
+const SAMPLES_KEPT: usize = 3;
 /// Of a scope's name that is not valid: few enough to make a valid one.
 const SCOPE_CHARS: usize = 24;
 
@@ -93,6 +115,7 @@ impl StepContext {
             Record::Entity(_) => attempt.report.entities += 1,
             Record::Relationship(_) => attempt.report.relationships += 1,
         }
+        self.step.run.pulse.note_emission();
         match attempt.builder.push(&mut record, self.scope) {
             Ok(()) => match attempt.builder.take_full() {
                 Some(batch) => attempt.write(batch).map_err(|error| EmitError::Sink {
@@ -213,17 +236,7 @@ impl StepContext {
         };
         *rejected += 1;
         let name = record.describe();
-        // Whichever thread emits, its own span may be another.
-        attempt.span.in_scope(|| {
-            let Self { step, .. } = self;
-            telemetry::record_rejected(
-                &step.run.names,
-                &step.step_id,
-                &name,
-                &rejection,
-                *rejected,
-            );
-        });
+        attempt.note_rejected(&name, &rejection);
         if !id_known {
             attempt.miss(self.scope, &format!("rejected {name}: {rejection}"));
         }
@@ -270,6 +283,7 @@ impl RunningStep {
                 sealed: is_read.then(Vec::new),
                 scope_places: HashMap::new(),
                 report: Box::new(StepReport::new("", "")),
+                rejected: Vec::new(),
                 span,
             })),
             run,
@@ -283,18 +297,45 @@ impl RunningStep {
         }
     }
 
-    /// Ends the attempt, so that nothing can be emitted any more, and reports on it; the step's
-    /// names are not filled in. What it emitted is accepted if `result` is `Ok` and the sink takes
-    /// all of it, else discarded.
-    pub(crate) fn end(
-        self,
-        result: Result<(), ConnectorError>,
-    ) -> (Box<StepReport>, Option<Arc<Sealed>>) {
+    /// Ends the attempt, so that nothing can be emitted any more, and reports on it. What it emitted
+    /// is accepted if `result` is `Ok` and the sink takes all of it, else discarded.
+    pub(crate) fn end(self, result: Result<(), ConnectorError>) -> Ended {
         let attempt = self.0.lock().take();
         match attempt {
             Some(attempt) => attempt.end(result),
             // Only this ends it, and consumes it.
-            None => (Box::new(StepReport::new("", "")), None),
+            None => Ended {
+                report: Box::new(StepReport::new("", "")),
+                sealed: None,
+                rejected: Vec::new(),
+            },
+        }
+    }
+
+    /// Returns an eye on the attempt that does not keep it alive.
+    pub(crate) fn observe(&self) -> Observed {
+        Observed(Arc::downgrade(&self.0))
+    }
+}
+
+/// What can be seen of an attempt from outside.
+pub(crate) struct Observed(Weak<SharedStep>);
+
+impl Observed {
+    /// Returns how many entities and relationships it has emitted; `None` once it has ended.
+    pub(crate) fn counts(&self) -> Option<(u64, u64)> {
+        let step = self.0.upgrade()?;
+        let attempt = step.lock();
+        let report = &attempt.as_ref()?.report;
+        Some((report.entities, report.relationships))
+    }
+
+    /// Calls `tell` with the step's id and inside of its span, unless the attempt has ended.
+    pub(crate) fn inspect(&self, tell: impl FnOnce(&str)) {
+        let Some(step) = self.0.upgrade() else { return };
+        let span = step.lock().as_ref().map(|attempt| attempt.span.clone());
+        if let Some(span) = span {
+            span.in_scope(|| tell(&step.step_id));
         }
     }
 }
@@ -303,6 +344,12 @@ impl Drop for RunningStep {
     fn drop(&mut self) {
         // A context may outlive the run in a task of its own: what it emits goes nowhere.
         let discarded = self.0.lock().take();
+        if let Some(discarded) = &discarded {
+            discarded.span.in_scope(|| {
+                let names = &self.0.run.names;
+                telemetry::log_rejected(names, &self.0.step_id, &discarded.rejected);
+            });
+        }
         drop(discarded);
     }
 }
@@ -314,7 +361,7 @@ impl SharedStep {
 }
 
 impl OpenAttempt {
-    fn end(mut self, result: Result<(), ConnectorError>) -> (Box<StepReport>, Option<Arc<Sealed>>) {
+    fn end(mut self, result: Result<(), ConnectorError>) -> Ended {
         let last = self.builder.take();
         let accepted = match self.broken.take() {
             None => result,
@@ -323,19 +370,17 @@ impl OpenAttempt {
         .and_then(|()| last.map_or(Ok(()), |batch| self.write(batch)))
         .and_then(|()| self.sink.finish());
 
-        let mut report = self.report;
-        match accepted {
+        let (report, sealed) = match accepted {
             Ok(()) => {
+                let mut report = self.report;
                 let saw_all = report.incomplete.is_empty()
                     && report.scopes.iter().all(|scope| scope.complete);
                 report.status = match saw_all {
                     true => StepStatus::Completed,
                     false => StepStatus::Incomplete,
                 };
-                (
-                    report,
-                    self.sealed.map(|batches| Arc::new(Sealed::new(batches))),
-                )
+                let sealed = self.sealed.map(|batches| Arc::new(Sealed::new(batches)));
+                (report, sealed)
             }
             Err(error) => {
                 // Nothing of a failed attempt counts: neither its records nor what it saw.
@@ -343,6 +388,31 @@ impl OpenAttempt {
                 failed.status = StepStatus::Failed;
                 failed.error = Some(error);
                 (failed, None)
+            }
+        };
+        Ended {
+            report,
+            sealed,
+            rejected: self.rejected,
+        }
+    }
+
+    fn note_rejected(&mut self, record: &str, rejection: &Rejection) {
+        let rule = rejection.rule();
+        let known = self.rejected.iter().position(|known| known.rule == rule);
+        let place = known.unwrap_or_else(|| {
+            self.rejected.push(Rejected {
+                rule,
+                count: 0,
+                samples: Vec::new(),
+            });
+            self.rejected.len() - 1
+        });
+        if let Some(rejected) = self.rejected.get_mut(place) {
+            rejected.count += 1;
+            if rejected.samples.len() < SAMPLES_KEPT {
+                let sample = format!("{record}: {rejection}");
+                rejected.samples.push(excerpt(&sample, REASON_CHARS));
             }
         }
     }

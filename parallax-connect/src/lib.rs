@@ -69,7 +69,9 @@
 mod connector;
 mod context;
 mod graph;
+mod journal;
 mod prior;
+mod pulse;
 mod retries;
 mod run;
 #[cfg(test)]
@@ -77,15 +79,16 @@ mod scripted;
 mod select;
 mod step;
 mod telemetry;
+mod watchdog;
 
 pub use connector::Connector;
 pub use context::StepContext;
 pub use graph::GraphError;
 pub use parallax_core::{
     ConnectorError, ConnectorOutput, EmitError, Entity, EntityId, EntityKey, EntityRef, ErrorKind,
-    Record, Rejection, Relationship, RelationshipId, RelationshipRef, ResultExt, Run, ScopeReport,
-    Sink, StepReport, StepStatus, SyncEvent, SyncReport, Timestamp, Value, ValueRef, entity,
-    relationship,
+    JournalEntry, JournalError, JournalKind, JournalSink, Record, Rejection, Relationship,
+    RelationshipId, RelationshipRef, ResultExt, Run, ScopeReport, Sink, StepReport, StepStatus,
+    SyncEvent, SyncReport, Timestamp, Value, ValueRef, entity, relationship,
 };
 pub use prior::Prior;
 pub use retries::Retries;

@@ -162,9 +162,9 @@ mod tests {
             first: u64, longest: u64, attempt in 1..=200_u32, step_id in "[a-z]{1,9}", asked in 0..=300_u64,
         ) {
             let run = RunNames {
-                connector_id: "team".to_owned(),
+                connector_id: "team".into(),
                 account_id: "acme".into(),
-                sync_id: "sync-001".to_owned(),
+                sync_id: "sync-001".into(),
             };
             let drawn = jitter(&run, &step_id, attempt);
             prop_assert!(drawn <= 1_000);

@@ -11,8 +11,8 @@ use std::time::{Duration, SystemTime};
 use futures::stream::{FuturesUnordered, StreamExt};
 use futures::{FutureExt, future};
 use parallax_core::{
-    ConnectorOutput, MemorySink, Run, Sink, SyncEvent, SyncReport, excerpt, is_identifier,
-    is_plain_name,
+    ConnectorOutput, JournalError, JournalKind, JournalSink, MemorySink, Run, Sink, SyncEvent,
+    SyncReport, escape, excerpt, is_identifier, is_plain_name,
 };
 use tokio::sync::mpsc::Sender;
 use tokio::sync::watch;
@@ -22,11 +22,14 @@ use tracing::Instrument;
 use crate::connector::Connector;
 use crate::context::{RunNames, RunningStep, SharedRun};
 use crate::graph::{Graph, GraphError};
+use crate::journal::Journal;
 use crate::prior::Prior;
+use crate::pulse::{Pulse, Ticker};
 use crate::retries::Retries;
 use crate::select::select;
 use crate::step::Step;
 use crate::telemetry::{Telemetry, sync_span};
+use crate::watchdog::Watch;
 
 use self::attempt::{Attempted, Policy, Tries, panic_message, run_attempt};
 use self::schedule::Schedule;
@@ -95,12 +98,17 @@ pub struct Runner<'a> {
     selectors: Vec<String>,
     events: Option<&'a Sender<SyncEvent>>,
     sink: Option<&'a dyn Sink>,
+    journal: Option<Arc<dyn JournalSink>>,
+    stall_after: Duration,
     cancel: Pin<Box<dyn Future<Output = ()> + Send + 'a>>,
     grace: Duration,
 }
 
 /// Long enough for what is slow, and short enough that what hangs is noticed the same day.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60 * 60);
+
+/// Longer than a slow answer takes, and soon enough for somebody who waits for it.
+const DEFAULT_STALL: Duration = Duration::from_secs(60);
 
 impl<'a> Runner<'a> {
     /// Makes a runner with the settings of [`run_connector`].
@@ -113,6 +121,8 @@ impl<'a> Runner<'a> {
             selectors: Vec::new(),
             events: None,
             sink: None,
+            journal: None,
+            stall_after: DEFAULT_STALL,
             cancel: Box::pin(future::pending()),
             grace: Duration::ZERO,
         }
@@ -166,6 +176,23 @@ impl<'a> Runner<'a> {
         self
     }
 
+    /// Tells `journal` all that happens, in [entries](parallax_core::JournalEntry) that are numbered
+    /// from 1. A store's session has one that keeps them.
+    pub fn journal(mut self, journal: Arc<dyn JournalSink>) -> Self {
+        self.journal = Some(journal);
+        self
+    }
+
+    /// Sets how long a step may run without emitting anything before that is told, in the log and in
+    /// the journal. Default: a minute. `Duration::MAX` is never.
+    ///
+    /// A step that keeps its thread, so that no other step can go on either, is told of after five
+    /// seconds, or after this if it is shorter.
+    pub fn stall_after(mut self, idle: Duration) -> Self {
+        self.stall_after = idle;
+        self
+    }
+
     /// Cancels the run when `cancel` ends: [`RunError::Cancelled`].
     ///
     /// No step starts or is tried again after that, and those that run are dropped at their await
@@ -193,18 +220,33 @@ impl<'a> Runner<'a> {
     /// # Cancel safety
     ///
     /// As [`run_connector`].
-    pub async fn run(self, account_id: &str, sync_id: &str) -> Result<ConnectorOutput, RunError> {
+    pub async fn run(
+        mut self,
+        account_id: &str,
+        sync_id: &str,
+    ) -> Result<ConnectorOutput, RunError> {
         let (names, version) = self.name_run(account_id, sync_id)?;
+        let journal = Arc::new(Journal::new(names.clone(), self.journal.take()));
         let span = sync_span(&names);
-        let steps = span.in_scope(|| self.ask_steps())?;
-        let graph = Graph::try_new(&steps)?;
-        let selected = self.select_steps(&steps, &graph)?;
-        // A timer is needed as soon as a receiver lags: better no run than one that ends in a panic.
-        if catch_unwind(|| drop(tokio::time::sleep(Duration::ZERO))).is_err() {
-            return Err(RunError::NoTimer);
-        }
-        let schedule = Schedule::new(&steps, &graph, &selected);
-        self.run_steps(&steps, schedule, names, version)
+        let cannot_start = |error: &RunError| {
+            journal.append(|| JournalKind::Failed {
+                error: JournalError {
+                    kind: error.code().to_owned(),
+                    message: escape(&error.to_string()).into_owned(),
+                },
+            });
+        };
+        let plan = span.in_scope(|| self.plan()).and_then(|plan| {
+            // A timer is needed as soon as a receiver lags: better no run than one that ends in a
+            // panic.
+            match catch_unwind(|| drop(sleep(Duration::ZERO))) {
+                Ok(()) => Ok(plan),
+                Err(_) => Err(RunError::NoTimer),
+            }
+        });
+        let plan = plan.inspect_err(cannot_start)?;
+        let schedule = Schedule::new(&plan.steps, &plan.graph, &plan.selected);
+        self.run_steps(&plan.steps, schedule, names, version, Arc::clone(&journal))
             .instrument(span)
             .await
     }
@@ -217,10 +259,8 @@ impl<'a> Runner<'a> {
     /// As [`run_connector`], but for the runtime, which is not asked for.
     pub fn outline(&self, account_id: &str, sync_id: &str) -> Result<SyncReport, RunError> {
         self.name_run(account_id, sync_id)?;
-        let steps = self.ask_steps()?;
-        let graph = Graph::try_new(&steps)?;
-        let selected = self.select_steps(&steps, &graph)?;
-        Ok(Schedule::new(&steps, &graph, &selected).into_report())
+        let plan = self.plan()?;
+        Ok(Schedule::new(&plan.steps, &plan.graph, &plan.selected).into_report())
     }
 
     /// Asks the connector for its name and version, and checks the names of the run.
@@ -229,21 +269,26 @@ impl<'a> Runner<'a> {
         let (name, version) = ask(|| (connector.name(), connector.version()))?;
         let names = RunNames {
             connector_id: check("connector name", name, is_identifier)?,
-            account_id: check("account", account_id, is_plain_name)?.into(),
+            account_id: check("account", account_id, is_plain_name)?,
             sync_id: check("sync id", sync_id, is_plain_name)?,
         };
         Ok((names, version))
     }
 
-    fn ask_steps(&self) -> Result<Vec<Step<'a>>, RunError> {
+    /// Asks the connector for its steps, checks them, and picks those of the run.
+    fn plan(&self) -> Result<Plan<'a>, RunError> {
         let connector = self.connector;
-        ask(|| connector.steps())
-    }
-
-    fn select_steps(&self, steps: &[Step<'_>], graph: &Graph) -> Result<Vec<bool>, RunError> {
-        select(&self.selectors, steps, graph).map_err(|unmatched| RunError::UnknownStep {
-            selector: unmatched.selector,
-            nearest: unmatched.nearest,
+        let steps = ask(|| connector.steps())?;
+        let graph = Graph::try_new(&steps)?;
+        let selected =
+            select(&self.selectors, &steps, &graph).map_err(|unmatched| RunError::UnknownStep {
+                selector: unmatched.selector,
+                nearest: unmatched.nearest,
+            })?;
+        Ok(Plan {
+            steps,
+            graph,
+            selected,
         })
     }
 
@@ -253,12 +298,13 @@ impl<'a> Runner<'a> {
         mut schedule: Schedule<'_>,
         names: RunNames,
         version: &str,
+        journal: Arc<Journal>,
     ) -> Result<ConnectorOutput, RunError> {
         static RUNS: AtomicU64 = AtomicU64::new(1);
         let mut facts = Run::new(
-            names.connector_id.clone(),
+            &*names.connector_id,
             &*names.account_id,
-            names.sync_id.clone(),
+            &*names.sync_id,
             RUNS.fetch_add(1, Ordering::Relaxed),
             SystemTime::now(),
         );
@@ -267,9 +313,15 @@ impl<'a> Runner<'a> {
         let memory = MemorySink::default();
         let sink = self.sink.unwrap_or(&memory);
         let (cancelling, cancelled) = watch::channel(false);
-        let run = Arc::new(SharedRun { names, cancelled });
-        let telemetry = Telemetry::new(&run.names, self.events);
-        telemetry.sync_started(schedule.not_selected());
+        let run = Arc::new(SharedRun {
+            names,
+            cancelled,
+            pulse: Pulse::default(),
+        });
+        let telemetry = Telemetry::new(&run.names, Arc::clone(&journal), self.events);
+        telemetry.sync_started(&facts.connector_version, schedule.reports());
+        let step_ids = steps.iter().map(Step::id);
+        let _watched = Watch::begin(&run, &journal, step_ids, self.stall_after);
 
         // Counted by the attempts themselves: one that is dropped before its first poll is none.
         let attempts: Vec<AtomicU32> = steps.iter().map(|_| AtomicU32::new(0)).collect();
@@ -278,6 +330,7 @@ impl<'a> Runner<'a> {
             let mut deliver = pin!(telemetry.deliver());
             let mut running = FuturesUnordered::new();
             let mut pausing = FuturesUnordered::new();
+            let mut ticker = Ticker::new(self.stall_after);
             // Those whose pause is over.
             let mut rested = VecDeque::new();
             loop {
@@ -303,8 +356,15 @@ impl<'a> Runner<'a> {
                         timeout: step.timeout.unwrap_or(self.timeout),
                         retries: step.retries.unwrap_or(self.retries),
                     };
-                    let attempt =
-                        run_attempt(step, attempt, tries, attempts, policy, &run, &telemetry);
+                    let attempt = run_attempt(
+                        (place, step),
+                        attempt,
+                        tries,
+                        attempts,
+                        policy,
+                        &run,
+                        &telemetry,
+                    );
                     running.push(attempt.map(move |ended| (place, ended)).instrument(span));
                 }
                 let next = poll_fn(|cx| {
@@ -317,6 +377,7 @@ impl<'a> Runner<'a> {
                         return Poll::Ready(Next::Retry(place, tries));
                     }
                     let next = running.poll_next_unpin(cx);
+                    ticker.poll(&run.pulse, &telemetry, cx);
                     // After the steps, because they may just have queued an event.
                     let _ = deliver.as_mut().poll(cx);
                     match next {
@@ -371,6 +432,7 @@ impl<'a> Runner<'a> {
         let undelivered = telemetry
             .sync_completed(report.steps(), facts.duration)
             .await;
+        facts.journal_seq = journal.last_seq();
         Ok(ConnectorOutput::new(
             facts,
             report,
@@ -390,6 +452,13 @@ impl fmt::Debug for Runner<'_> {
             .field("grace", &self.grace)
             .finish_non_exhaustive()
     }
+}
+
+/// The steps of a connector, and which of them run.
+struct Plan<'a> {
+    steps: Vec<Step<'a>>,
+    graph: Graph,
+    selected: Vec<bool>,
 }
 
 /// What the run turns to next.
@@ -442,6 +511,20 @@ pub enum RunError {
     },
 }
 
+impl RunError {
+    /// Returns the error's label, in `snake_case`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Graph(_) => "invalid_graph",
+            Self::UnknownStep { .. } => "unknown_step",
+            Self::InvalidName { .. } => "invalid_name",
+            Self::Panicked { .. } => "connector_panicked",
+            Self::NoTimer => "no_timer",
+            Self::Cancelled { .. } => "cancelled",
+        }
+    }
+}
+
 fn form(what: &str) -> &'static str {
     match what {
         "connector name" => "of the form [a-z0-9_.-]{1,64}",
@@ -449,9 +532,13 @@ fn form(what: &str) -> &'static str {
     }
 }
 
-fn check(what: &'static str, value: &str, is_valid: fn(&str) -> bool) -> Result<String, RunError> {
+fn check(
+    what: &'static str,
+    value: &str,
+    is_valid: fn(&str) -> bool,
+) -> Result<Arc<str>, RunError> {
     if is_valid(value) {
-        Ok(value.to_owned())
+        Ok(value.into())
     } else {
         Err(RunError::InvalidName {
             what,

@@ -12,9 +12,25 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    Connector, ConnectorError, ConnectorOutput, Retries, Runner, Step, StepContext, SyncEvent,
-    entity, relationship, step,
+    Connector, ConnectorError, ConnectorOutput, JournalEntry, JournalSink, Retries, Runner, Step,
+    StepContext, SyncEvent, entity, relationship, step,
 };
+
+/// Keeps the entries of a journal.
+#[derive(Default)]
+pub(crate) struct Kept(Mutex<Vec<JournalEntry>>);
+
+impl Kept {
+    pub(crate) fn take(&self) -> Vec<JournalEntry> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
+}
+
+impl JournalSink for Kept {
+    fn append(&self, entry: &JournalEntry) {
+        self.0.lock().unwrap().push(entry.clone());
+    }
+}
 
 /// What one attempt of a step does: emits its entities, waits, emits its relationships, and ends.
 #[derive(Clone, Debug)]

@@ -1,30 +1,31 @@
-//! The one place where a fact becomes a log line and a [`SyncEvent`], so that they cannot drift
-//! apart.
+//! The one place where a fact becomes a log line, an entry of the journal and a [`SyncEvent`], so that
+//! they cannot drift apart.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use parallax_core::{ConnectorError, Escaped, Rejection, StepReport, StepStatus, SyncEvent};
+use parallax_core::{
+    ConnectorError, Escaped, JournalKind, StepOutline, StepReport, StepStatus, SyncEvent,
+};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::{Instant, timeout};
 use tracing::Span;
 
-use crate::context::RunNames;
+use crate::context::{Rejected, RunNames};
+use crate::journal::Journal;
 
 /// A receiver that takes nothing for this long, once the steps are done, is not waited for.
 const DRAIN_IDLE: Duration = Duration::from_millis(250);
 /// Nor is one that takes events, but so slowly that this passes.
 const DRAIN_TOTAL: Duration = Duration::from_secs(5);
-/// Of the rejected records of a step, the first few are logged one by one.
-const REJECTIONS_LOGGED: u64 = 3;
-
 /// Tells the story of one run.
 pub(crate) struct Telemetry<'a> {
     run: &'a RunNames,
+    journal: Arc<Journal>,
     watcher: Option<&'a Sender<SyncEvent>>,
     queue: Mutex<VecDeque<SyncEvent>>,
     ended: bool,
@@ -43,42 +44,74 @@ pub(crate) fn step_span(step_id: &str) -> Span {
     tracing::info_span!("step", %step_id)
 }
 
-pub(crate) fn record_rejected(
-    run: &RunNames,
-    step_id: &str,
-    record: &str,
-    rejection: &Rejection,
-    so_far: u64,
-) {
-    if so_far <= REJECTIONS_LOGGED {
+/// Logs which records of an attempt were rejected: a line for each rule that they broke.
+pub(crate) fn log_rejected(run: &RunNames, step_id: &str, rejected: &[Rejected]) {
+    for Rejected {
+        rule,
+        count,
+        samples,
+    } in rejected
+    {
         tracing::warn!(
             connector_id = %run.connector_id,
             sync_id = %Escaped(&run.sync_id),
             %step_id,
-            record = %Escaped(record),
-            error = %Escaped(rejection),
-            "Record rejected"
+            %rule,
+            count,
+            samples = %samples.join("; "),
+            "Records rejected"
         );
     }
 }
 
+/// Tells that a step has kept its thread for so long.
+pub(crate) fn step_blocks(journal: &Journal, run: &RunNames, step_id: &str, blocked: Duration) {
+    step_idle(journal, run, step_id, blocked, true);
+}
+
+fn step_idle(journal: &Journal, run: &RunNames, step_id: &str, idle: Duration, blocking: bool) {
+    let idle_ms = millis(idle);
+    tracing::warn!(
+        connector_id = %run.connector_id,
+        sync_id = %Escaped(&run.sync_id),
+        %step_id,
+        idle_ms,
+        blocking,
+        "Step stalled"
+    );
+    journal.append(|| JournalKind::StepStalled {
+        step_id: step_id.to_owned(),
+        idle_ms,
+        blocking,
+    });
+}
+
 impl<'a> Telemetry<'a> {
-    pub(crate) fn new(run: &'a RunNames, watcher: Option<&'a Sender<SyncEvent>>) -> Self {
+    pub(crate) fn new(
+        run: &'a RunNames,
+        journal: Arc<Journal>,
+        watcher: Option<&'a Sender<SyncEvent>>,
+    ) -> Self {
         Self {
             run,
+            journal,
             watcher,
             queue: Mutex::default(),
             ended: false,
         }
     }
 
-    /// Tells that the run begins, without so many of the declared steps.
-    pub(crate) fn sync_started(&self, not_selected: usize) {
+    /// Tells that the run begins, and which steps it has.
+    pub(crate) fn sync_started(&self, connector_version: &str, steps: &[StepReport]) {
         tracing::info!(
             connector_id = %self.run.connector_id,
             sync_id = %Escaped(&self.run.sync_id),
             "Sync started"
         );
+        let not_selected = steps
+            .iter()
+            .filter(|step| step.status == StepStatus::NotSelected)
+            .count();
         if not_selected > 0 {
             tracing::info!(
                 connector_id = %self.run.connector_id,
@@ -87,9 +120,13 @@ impl<'a> Telemetry<'a> {
                 "Steps not selected"
             );
         }
-        self.send(SyncEvent::Started {
-            connector_id: self.run.connector_id.clone(),
-            sync_id: self.run.sync_id.clone(),
+        self.journal.append(|| JournalKind::Started {
+            connector_version: connector_version.to_owned(),
+            steps: outline(steps),
+        });
+        self.send(|| SyncEvent::Started {
+            connector_id: self.run.connector_id.to_string(),
+            sync_id: self.run.sync_id.to_string(),
         });
     }
 
@@ -100,9 +137,47 @@ impl<'a> Telemetry<'a> {
             %step_id,
             "Step started"
         );
-        self.send(SyncEvent::StepStarted {
+        self.journal.append(|| JournalKind::StepStarted {
             step_id: step_id.to_owned(),
         });
+        self.send(|| SyncEvent::StepStarted {
+            step_id: step_id.to_owned(),
+        });
+    }
+
+    /// Tells how much a running step has emitted by now.
+    pub(crate) fn step_progress(&self, step_id: &str, entities: u64, relationships: u64) {
+        tracing::debug!(
+            connector_id = %self.run.connector_id,
+            sync_id = %Escaped(&self.run.sync_id),
+            %step_id,
+            entities,
+            relationships,
+            "Step progress"
+        );
+        self.journal.append(|| JournalKind::StepProgress {
+            step_id: step_id.to_owned(),
+            entities,
+            relationships,
+        });
+    }
+
+    /// Tells that a running step has emitted nothing for so long.
+    pub(crate) fn step_stalled(&self, step_id: &str, idle: Duration) {
+        step_idle(&self.journal, self.run, step_id, idle, false);
+    }
+
+    /// Tells which records of an attempt were rejected.
+    pub(crate) fn records_rejected(&self, step_id: &str, rejected: Vec<Rejected>) {
+        log_rejected(self.run, step_id, &rejected);
+        for rejected in rejected {
+            self.journal.append(|| JournalKind::RecordsRejected {
+                step_id: step_id.to_owned(),
+                rule: rejected.rule.to_owned(),
+                count: rejected.count,
+                samples: rejected.samples,
+            });
+        }
     }
 
     /// Tells that an attempt of a step failed, and that another follows after a pause.
@@ -123,11 +198,17 @@ impl<'a> Telemetry<'a> {
             pause_ms = millis(pause),
             "Step retrying"
         );
+        self.journal.append(|| JournalKind::StepRetrying {
+            step_id: step_id.to_owned(),
+            attempt,
+            error: error.into(),
+            pause_ms: millis(pause),
+        });
     }
 
     /// Tells how a step ended, whichever way.
     pub(crate) fn step_ended(&self, step_id: &str, step: &StepReport) {
-        let connector_id = self.run.connector_id.as_str();
+        let connector_id = &*self.run.connector_id;
         let sync_id = Escaped(&self.run.sync_id);
         let duration_ms = millis(step.duration);
         // Only where it says something: nearly all steps have one.
@@ -145,7 +226,17 @@ impl<'a> Telemetry<'a> {
                     attempts, duration_ms, reason = %Escaped(reason), "Step incomplete"
                 ),
             }
-            return self.send(SyncEvent::StepCompleted {
+            self.journal.append(|| JournalKind::StepCompleted {
+                step_id: step_id.to_owned(),
+                status: step.status.as_str().to_owned(),
+                reason: step.reason(),
+                attempts: step.attempts,
+                entities,
+                relationships,
+                rejected,
+                duration_ms,
+            });
+            return self.send(|| SyncEvent::StepCompleted {
                 step_id: step_id.to_owned(),
                 entities: as_usize(entities),
                 relationships: as_usize(relationships),
@@ -166,7 +257,20 @@ impl<'a> Telemetry<'a> {
                 "Step failed"
             ),
         }
-        self.send(SyncEvent::StepFailed {
+        self.journal.append(|| match step.status {
+            StepStatus::Skipped => JournalKind::StepSkipped {
+                step_id: step_id.to_owned(),
+                error: error.into(),
+            },
+            status => JournalKind::StepFailed {
+                step_id: step_id.to_owned(),
+                status: status.as_str().to_owned(),
+                error: error.into(),
+                attempts: step.attempts,
+                duration_ms,
+            },
+        });
+        self.send(|| SyncEvent::StepFailed {
             step_id: step_id.to_owned(),
             error: error.clone(),
         });
@@ -175,21 +279,29 @@ impl<'a> Telemetry<'a> {
     /// Tells that the run is over, once the receiver has taken what it will take. Returns how
     /// many events it did not take.
     pub(crate) async fn sync_completed(mut self, steps: &[StepReport], duration: Duration) -> u64 {
-        self.send(SyncEvent::Completed {
-            connector_id: self.run.connector_id.clone(),
-            sync_id: self.run.sync_id.clone(),
+        self.send(|| SyncEvent::Completed {
+            connector_id: self.run.connector_id.to_string(),
+            sync_id: self.run.sync_id.to_string(),
         });
         let undelivered = self.drain().await;
         // Not before: until here the run can be dropped, and each run has one last line.
         self.ended = true;
+        let entities = steps.iter().map(|step| step.entities).sum::<u64>();
+        let relationships = steps.iter().map(|step| step.relationships).sum::<u64>();
+        let duration_ms = millis(duration);
         tracing::info!(
             connector_id = %self.run.connector_id,
             sync_id = %Escaped(&self.run.sync_id),
-            entities = steps.iter().map(|step| step.entities).sum::<u64>(),
-            relationships = steps.iter().map(|step| step.relationships).sum::<u64>(),
-            duration_ms = millis(duration),
+            entities,
+            relationships,
+            duration_ms,
             "Sync completed"
         );
+        self.journal.append(|| JournalKind::Completed {
+            entities,
+            relationships,
+            duration_ms,
+        });
         undelivered
     }
 
@@ -256,8 +368,9 @@ impl<'a> Telemetry<'a> {
 
     /// Sends an event without ever waiting: a receiver that sleeps must not slow the steps down.
     /// There are O(steps) of them, so the queue is bounded by the graph.
-    fn send(&self, event: SyncEvent) {
+    fn send(&self, event: impl FnOnce() -> SyncEvent) {
         let Some(watcher) = self.watcher else { return };
+        let event = event();
         let mut queue = self.queue();
         if queue.is_empty() {
             match watcher.try_send(event) {
@@ -282,8 +395,22 @@ impl Drop for Telemetry<'_> {
                 sync_id = %Escaped(&self.run.sync_id),
                 "Sync cancelled"
             );
+            self.journal.append(|| JournalKind::Cancelled);
         }
     }
+}
+
+fn outline(steps: &[StepReport]) -> Vec<StepOutline> {
+    let step_id = |place: &usize| steps.get(*place).map(|step| step.step_id.clone());
+    steps
+        .iter()
+        .map(|step| StepOutline {
+            step_id: step.step_id.clone(),
+            title: step.title.clone(),
+            depends_on: step.dependencies.iter().filter_map(step_id).collect(),
+            selected: step.status != StepStatus::NotSelected,
+        })
+        .collect()
 }
 
 fn millis(duration: Duration) -> u64 {

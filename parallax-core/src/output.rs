@@ -22,6 +22,8 @@ pub struct Run {
     pub started_at: SystemTime,
     /// How long the run took.
     pub duration: Duration,
+    /// The number of the last entry of its journal; 0 if it keeps none.
+    pub journal_seq: u64,
 }
 
 impl Run {
@@ -41,6 +43,7 @@ impl Run {
             run_no,
             started_at,
             duration: Duration::ZERO,
+            journal_seq: 0,
         }
     }
 }

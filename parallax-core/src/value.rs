@@ -52,6 +52,9 @@ impl Value {
 pub struct Timestamp(jiff::Timestamp);
 
 impl Timestamp {
+    /// 1970-01-01T00:00:00Z.
+    pub const UNIX_EPOCH: Self = Self(jiff::Timestamp::UNIX_EPOCH);
+
     /// Makes a timestamp of microseconds since 1970-01-01T00:00:00Z, or `None` outside the years
     /// -9999 to 9999.
     pub fn from_micros(micros: i64) -> Option<Self> {

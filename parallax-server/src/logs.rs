@@ -144,7 +144,7 @@ fn is_in_summary(metadata: &Metadata<'_>) -> bool {
     ["parallax_connect::", "parallax_scheduler::"]
         .iter()
         .any(|crate_name| metadata.target().starts_with(crate_name))
-        && metadata.fields().field("record").is_none()
+        && metadata.fields().field("rule").is_none()
 }
 
 #[derive(Clone)]
@@ -311,7 +311,7 @@ mod tests {
             tracing::warn!("foreign\nlog \u{1b}[31m");
             tracing::info!(sync_id = "s-1", "Step started");
             tracing::warn!(target: "parallax_connect::telemetry", sync_id = "s-1", "Step failed");
-            tracing::warn!(target: "parallax_connect::telemetry", sync_id = "s-1", record = "x", "Record rejected");
+            tracing::warn!(target: "parallax_connect::telemetry", sync_id = "s-1", rule = "x", "Records rejected");
         });
         String::from_utf8(captured.0.lock().unwrap().clone()).unwrap()
     }
@@ -344,7 +344,7 @@ mod tests {
     fn terminal_gets_what_the_summary_does_not_say() {
         insta::assert_snapshot!(logged(0, true), @r#"
         WARN foreign\nlog \x1b[31m step_id="users"
-        WARN Record rejected sync_id="s-1" record="x"
+        WARN Records rejected sync_id="s-1" rule="x"
         "#);
     }
 
@@ -353,7 +353,7 @@ mod tests {
         insta::assert_snapshot!(logged(0, false), @r#"
         WARN foreign\nlog \x1b[31m step_id="users"
         WARN Step failed sync_id="s-1"
-        WARN Record rejected sync_id="s-1" record="x"
+        WARN Records rejected sync_id="s-1" rule="x"
         "#);
     }
 
@@ -363,7 +363,7 @@ mod tests {
         WARN foreign\nlog \x1b[31m step_id="users"
         INFO Step started sync_id="s-1"
         WARN Step failed sync_id="s-1"
-        WARN Record rejected sync_id="s-1" record="x"
+        WARN Records rejected sync_id="s-1" rule="x"
         "#);
     }
 }

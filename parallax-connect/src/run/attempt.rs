@@ -1,18 +1,18 @@
 use std::any::Any;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
 use futures::FutureExt;
-use futures::future::BoxFuture;
 use parallax_core::{ConnectorError, StepReport, StepStatus, excerpt};
 use tokio::time::{Instant, timeout_at};
 use tracing::Span;
 
-use crate::context::{RunningStep, SharedRun};
+use crate::context::{Ended, RunningStep, SharedRun};
 use crate::prior::Sealed;
 use crate::retries::{Retries, jitter};
 use crate::step::Step;
@@ -55,7 +55,7 @@ impl Tries {
 
 /// Runs a step once, counts that, and decides whether it was its end.
 pub(super) async fn run_attempt(
-    step: &Step<'_>,
+    (place, step): (usize, &Step<'_>),
     running: RunningStep,
     mut tries: Tries,
     attempts: &AtomicU32,
@@ -70,9 +70,25 @@ pub(super) async fn run_attempt(
     });
     let attempt = attempts.fetch_add(1, Ordering::Relaxed) + 1;
 
-    let ctx = running.context();
     // The call as well as the future, and its drop when it takes too long: each may panic.
-    let run_once = async { within(policy.timeout, now, step.run.run(ctx)).await };
+    let run_once = async {
+        let mut ctx = Some(running.context());
+        let mut called = None;
+        let polled = poll_fn(|cx| {
+            if let Some(ctx) = ctx.take() {
+                called = Some(step.run.run(ctx));
+            }
+            match &mut called {
+                Some(called) => called.as_mut().poll(cx),
+                None => Poll::Pending,
+            }
+        });
+        let polled = run.pulse.note_polls(place, polled);
+        within(policy.timeout, now, pin!(polled), || {
+            run.pulse.watch(&running);
+        })
+        .await
+    };
     let result = AssertUnwindSafe(run_once)
         .catch_unwind()
         .await
@@ -81,7 +97,12 @@ pub(super) async fn run_attempt(
                 message: panic_message(payload),
             })
         });
-    let (mut report, sealed) = running.end(result);
+    let Ended {
+        mut report,
+        sealed,
+        rejected,
+    } = running.end(result);
+    telemetry.records_rejected(&step.id, rejected);
 
     if let Some(error) = &report.error {
         let jitter = jitter(&run.names, &step.id, attempt);
@@ -101,17 +122,20 @@ pub(super) async fn run_attempt(
     Attempted::Ended { report, sealed }
 }
 
-/// Waits for an attempt that began at `begun`, as long as it may take.
+/// Waits for an attempt that began at `begun`, as long as it may take. `has_waited` is called when
+/// it first waits.
 async fn within(
     timeout: Duration,
     begun: Instant,
-    mut attempt: BoxFuture<'_, Result<(), ConnectorError>>,
+    mut attempt: Pin<&mut impl Future<Output = Result<(), ConnectorError>>>,
+    has_waited: impl FnOnce(),
 ) -> Result<(), ConnectorError> {
     let first = poll_fn(|cx| Poll::Ready(attempt.as_mut().poll(cx))).await;
     if let Poll::Ready(result) = first {
         // Without a timer, which costs more than everything else about an empty step.
         return result;
     }
+    has_waited();
     let Some(deadline) = begun.checked_add(timeout) else {
         return attempt.await;
     };

@@ -72,11 +72,9 @@ impl<'a> Schedule<'a> {
         }
     }
 
-    pub(super) fn not_selected(&self) -> usize {
-        let steps = self.reports.iter();
-        steps
-            .filter(|step| step.status == StepStatus::NotSelected)
-            .count()
+    /// Returns what is known of each step, in the order of their declaration.
+    pub(super) fn reports(&self) -> &[StepReport] {
+        &self.reports
     }
 
     /// Takes the next step that may start for the first time.

@@ -2,9 +2,10 @@ use parallax_core::{ConnectorError, StepStatus};
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::scripted::{End, Script, Scripted, hear, lines, script, story};
-use crate::{StepContext, step};
+use crate::scripted::{End, Kept, Script, Scripted, hear, lines, script, story};
+use crate::{JournalEntry, StepContext, step};
 
+mod journal;
 mod law;
 mod policy;
 

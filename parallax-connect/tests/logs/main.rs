@@ -84,10 +84,11 @@ async fn a_run_is_logged_line_by_line() {
     step{step_id=~roles} > INFO Step started connector_id=~varied sync_id=~sync-001 step_id=~roles
     step{step_id=~roles} > WARN Step retrying connector_id=~varied sync_id=~sync-001 step_id=~roles attempt=1 kind=~retryable error=~connection reset pause_ms=0
     step{step_id=~hosts} > INFO Step started connector_id=~varied sync_id=~sync-001 step_id=~hosts
-    step{step_id=~hosts} > WARN Record rejected connector_id=~varied sync_id=~sync-001 step_id=~hosts record=~host "web-1" error=~property load is not a finite number
     step{step_id=~roles} > WARN Step failed connector_id=~varied sync_id=~sync-001 step_id=~roles kind=~retryable error=~connection reset attempts=2 duration_ms=0
     WARN Step skipped connector_id=~varied sync_id=~sync-001 step_id=~grants kind=~dependency_failed error=~step roles did not complete
     step{step_id=~users} > INFO Step completed connector_id=~varied sync_id=~sync-001 step_id=~users entities=2 relationships=1 rejected=0 duration_ms=10
+    step{step_id=~hosts} > DEBUG Step progress connector_id=~varied sync_id=~sync-001 step_id=~hosts entities=1 relationships=0
+    step{step_id=~hosts} > WARN Records rejected connector_id=~varied sync_id=~sync-001 step_id=~hosts rule=~not_finite count=1 samples=~host "web-1": property load is not a finite number
     step{step_id=~hosts} > WARN Step incomplete connector_id=~varied sync_id=~sync-001 step_id=~hosts entities=1 relationships=0 rejected=1 duration_ms=1500 reason=~eu: page 2 timed out
     INFO Sync completed connector_id=~varied sync_id=~sync-001 entities=3 relationships=1 duration_ms=1500
     "#);
@@ -236,7 +237,7 @@ async fn spans_nest_in_a_spawned_task_on_any_thread() {
 }
 
 #[tokio::test]
-async fn a_record_that_a_thread_emits_is_rejected_under_the_span_of_its_step() {
+async fn rejected_records_are_grouped_under_the_span_of_their_step() {
     let (captured, _guard) = captured();
     struct Threads;
     impl Connector for Threads {
@@ -266,13 +267,12 @@ async fn a_record_that_a_thread_emits_is_rejected_under_the_span_of_its_step() {
 
     let lines: Vec<_> = lines
         .iter()
-        .filter(|line| line.contains("Record rejected"))
+        .filter(|line| line.contains("Records rejected"))
         .map(|line| line.split_once(" > ").unwrap().1)
         .collect();
     insta::assert_snapshot!(lines.join("\n"), @r#"
-    step{step_id=~hosts} > WARN Record rejected connector_id=~threads sync_id=~sync-001 step_id=~hosts record=~host "" error=~a key is empty
-    step{step_id=~hosts} > WARN Record rejected connector_id=~threads sync_id=~sync-001 step_id=~hosts record=~host "a\nb" error=~key "a\nb" holds a control character
-    step{step_id=~hosts} > WARN Record rejected connector_id=~threads sync_id=~sync-001 step_id=~hosts record=~host "c\u{0}" error=~key "c\u{0}" holds a control character
+    step{step_id=~hosts} > WARN Records rejected connector_id=~threads sync_id=~sync-001 step_id=~hosts rule=~empty_key count=1 samples=~host "": a key is empty
+    step{step_id=~hosts} > WARN Records rejected connector_id=~threads sync_id=~sync-001 step_id=~hosts rule=~control_in_key count=4 samples=~host "a\nb": key "a\nb" holds a control character; host "c\u{0}": key "c\u{0}" holds a control character; host "d\u{0}": key "d\u{0}" holds a control character
     "#);
 }
 
@@ -380,11 +380,11 @@ async fn outside_text_stays_one_line() {
     Sync started connector_id=hostile sync_id=sync\u{202e}100
     Step failed step_id=fatal kind=fatal error=a\r\nb\u{1b}[31m\u{9b}31m\u{202e}gpj\u{2028}\u{0} duration_ms=0
     Step failed step_id=panic kind=panicked error=panicked: a\r\nb\u{1b}[31m\u{9b}31m\u{202e}gpj\u{2028}\u{0} duration_ms=0
-    Record rejected step_id=key record=host "a\r\nb\u{1b}[31m\u{9b}31m\u{202e}gpj\u{2028}\u{0}" error=key "a\r\nb\u{1b}[31m\u{9b}31m\u{202e}gpj\u{2028}\u{0}" holds a control character
+    Records rejected step_id=key rule=control_in_key count=1 samples=host "a\r\nb\u{1b}[31m\u{9b}31m\u{202e}gpj\u{2028}\u{0}": key "a\r\nb\u{1b}[31m\u{9b}31m\u{202e}gpj\u{2028}\u{0}" holds a control character
     Step failed step_id=key kind=emit error=step key: host "a\r\nb\u{1b}[31m\u{9b}31m\u{202e}gpj\u{2028}\u{0}" was rejected: key "a\r\nb\u{1b}[31m\u{9b}31m\u{202e}gpj\u{2028}\u{0}" holds a control character duration_ms=0
-    Record rejected step_id=type record=a\r\nb\u{1b}[31m\u{9b}31m\u{202e}gpj\u{2028}\u{0} "a" error=type "a\r\nb\u{1b}[31m\u{9b}31m\u{202e}gpj\u{2028}\u{0}" is not snake_case of at most 64 bytes
+    Records rejected step_id=type rule=invalid_type count=1 samples=a\r\nb\u{1b}[31m\u{9b}31m\u{202e}gpj\u{2028}\u{0} "a": type "a\r\nb\u{1b}[31m\u{9b}31m\u{202e}gpj\u{2028}\u{0}" is not snake_case of at most 64 bytes
     Step failed step_id=type kind=emit error=step type: a\r\nb\u{1b}[31m\u{9b}31m\u{202e}gpj\u{2028}\u{0} "a" was rejected: type "a\r\nb\u{1b}[31m\u{9b}31m\u{202e}gpj\u{2028}\u{0}" is not snake_case of at most 64 bytes duration_ms=0
-    Record rejected step_id=name record=host "a" error=property \u{202e} is not a finite number
+    Records rejected step_id=name rule=not_finite count=1 samples=host "a": property \u{202e} is not a finite number
     Step failed step_id=name kind=emit error=step name: host "a" was rejected: property \u{202e} is not a finite number duration_ms=0
     Step retrying step_id=limited attempt=1 kind=rate_limited error=a\r\nb\u{1b}[31m\u{9b}31m\u{202e}gpj\u{2028}\u{0} asked for a pause of 0ns pause_ms=0
     Step incomplete step_id=missed entities=0 relationships=0 rejected=0 duration_ms=0 reason=a\r\nb\u{1b}[31m\u{9b}31m\u{202e}gpj\u{2028}\u{0}

@@ -125,9 +125,9 @@ impl Life {
         let timeout = script.timeout.unwrap_or(Duration::from_secs(3_600));
         let retries = script.retries.unwrap_or_default();
         let names = RunNames {
-            connector_id: "scripted".to_owned(),
+            connector_id: "scripted".into(),
             account_id: "acme".into(),
-            sync_id: "sync-001".to_owned(),
+            sync_id: "sync-001".into(),
         };
         let mut begun = begun;
         let mut tries = Vec::new();
@@ -376,6 +376,7 @@ struct Outcome {
     returned_at: u64,
     times: BTreeMap<String, Vec<(u64, Option<u64>)>>,
     heard: Vec<SyncEvent>,
+    journal: Vec<JournalEntry>,
     most_running: usize,
 }
 
@@ -430,7 +431,10 @@ fn run(plan: &Plan, concurrency: usize) -> Outcome {
         let (over, is_over) = tokio::sync::oneshot::channel::<()>();
         let heard = tokio::spawn(listen(plan.watch, rx, is_over));
 
-        let mut runner = runner(plan, &scripted).concurrency(concurrency);
+        let journal = Arc::new(Kept::default());
+        let mut runner = runner(plan, &scripted)
+            .concurrency(concurrency)
+            .journal(Arc::clone(&journal) as _);
         if plan.watch != Watch::Nobody {
             runner = runner.events(&tx);
         }
@@ -449,6 +453,7 @@ fn run(plan: &Plan, concurrency: usize) -> Outcome {
             returned_at,
             times: times.collect(),
             heard: heard.await.unwrap(),
+            journal: journal.take(),
             most_running: scripted.most_running(),
         }
     })
@@ -501,6 +506,7 @@ fn holds(plan: &Plan) -> Result<(), TestCaseError> {
     }
     only_who_looked_everywhere_has(plan, &fates, report)?;
     what_is_heard_has_no_gap(plan, &fates, &outcome)?;
+    the_journal_tells_it_all(plan, &fates, &outcome)?;
     if let Ok(output) = &outcome.result {
         the_books_balance(plan, &fates, output)?;
     }
@@ -675,6 +681,128 @@ fn what_is_heard_has_no_gap(
         Watch::Nobody | Watch::Reads(_) | Watch::Leaves(..) => prop_assert_eq!(delay, 0),
         Watch::Slow(..) => prop_assert!(delay <= 5_000, "{} ms", delay),
         Watch::Never(_) => prop_assert_eq!(delay, if missing.is_empty() { 0 } else { 250 }),
+    }
+    Ok(())
+}
+
+/// Tells an entry as [`told`] tells the event of the same; `None` for what is no event.
+fn as_event(entry: &JournalKind) -> Option<String> {
+    Some(match entry {
+        JournalKind::Started { .. } => "started".to_owned(),
+        JournalKind::StepStarted { step_id } => format!("{step_id}: started"),
+        JournalKind::StepCompleted {
+            step_id,
+            entities,
+            relationships,
+            duration_ms,
+            ..
+        } => {
+            let duration = Duration::from_millis(*duration_ms);
+            format!("{step_id}: completed, {entities} + {relationships}, {duration:?}")
+        }
+        JournalKind::StepFailed { step_id, error, .. } => format!("{step_id}: failed, {error}"),
+        JournalKind::StepSkipped { step_id, .. } => format!("{step_id}: skipped"),
+        JournalKind::Completed { .. } => "completed".to_owned(),
+        _ => return None,
+    })
+}
+
+/// The journal has no gap and one end, holds every event in its order, and the retries, rejections
+/// and sums beside them.
+fn the_journal_tells_it_all(
+    plan: &Plan,
+    fates: &Fates<'_>,
+    outcome: &Outcome,
+) -> Result<(), TestCaseError> {
+    let journal = &outcome.journal;
+    prop_assert!(
+        journal
+            .iter()
+            .map(|entry| entry.seq)
+            .eq(1..=journal.len() as u64)
+    );
+    let ends: Vec<_> = journal
+        .iter()
+        .filter(|entry| entry.kind.ends_run())
+        .collect();
+    prop_assert_eq!(ends.len(), 1);
+    prop_assert_eq!(Some(ends[0]), journal.last());
+
+    let events: Vec<_> = journal
+        .iter()
+        .filter_map(|entry| as_event(&entry.kind))
+        .collect();
+    let heard: Vec<_> = outcome.heard.iter().map(told).collect();
+    prop_assert!(events.starts_with(&heard), "{:?} of {:?}", heard, events);
+    let mut expected: Vec<_> = plan
+        .expected(fates)
+        .into_iter()
+        .map(|(_, line)| line)
+        .collect();
+    let mut events = events;
+    events.sort();
+    expected.sort();
+    prop_assert_eq!(events, expected);
+
+    for (id, fate) in fates {
+        let of_step = || {
+            journal
+                .iter()
+                .filter(|entry| entry.kind.step_id() == Some(id))
+        };
+        let retries = of_step().filter_map(|entry| match &entry.kind {
+            JournalKind::StepRetrying {
+                attempt, pause_ms, ..
+            } => Some((*attempt, *pause_ms)),
+            _ => None,
+        });
+        let pauses = (1..).zip(fate.tries());
+        let pauses = pauses.filter_map(|(n, attempt)| Some((n, millis_of(attempt.pause?))));
+        prop_assert!(retries.eq(pauses), "retries of {}", id);
+        let script = plan.script(id);
+        let most = (script.entities + script.rejected, script.relationships);
+        for entry in of_step() {
+            match &entry.kind {
+                JournalKind::StepProgress {
+                    entities,
+                    relationships,
+                    ..
+                } => prop_assert!(*entities <= most.0 as u64 && *relationships <= most.1 as u64),
+                JournalKind::RecordsRejected { count, samples, .. } => {
+                    prop_assert!(
+                        *count == script.rejected as u64 && samples.len() as u64 == *count
+                    );
+                }
+                _ => {}
+            }
+        }
+        let rejected = of_step()
+            .filter(|entry| matches!(entry.kind, JournalKind::RecordsRejected { .. }))
+            .count();
+        if fate.status().is_ok() {
+            prop_assert!(rejected >= script.rejected, "rejected by {}", id);
+        }
+    }
+    match (&outcome.result, &ends[0].kind) {
+        (
+            Ok(output),
+            JournalKind::Completed {
+                entities,
+                relationships,
+                ..
+            },
+        ) => {
+            prop_assert_eq!(output.run().journal_seq, journal.len() as u64);
+            let steps = output.report().steps();
+            let sum = |count: fn(&StepReport) -> u64| steps.iter().map(count).sum::<u64>();
+            prop_assert_eq!(*entities, sum(|step| step.entities));
+            prop_assert_eq!(*relationships, sum(|step| step.relationships));
+        }
+        (result, kind) => prop_assert!(
+            result.is_err() && *kind == JournalKind::Cancelled,
+            "{:?}",
+            kind
+        ),
     }
     Ok(())
 }
@@ -869,10 +997,12 @@ fn dropped_after(plan: &Plan, polls: usize) -> bool {
     paused_runtime().block_on(async {
         let scripted = scripted(plan);
         let sink = OpenAttempts::default();
+        let journal = Arc::new(Kept::default());
         let (tx, rx) = mpsc::channel(3);
         let heard = tokio::spawn(hear(rx));
         let mut run = runner(plan, &scripted)
             .events(&tx)
+            .journal(Arc::clone(&journal) as _)
             .sink(&sink)
             .run("acme", "sync-001")
             .boxed();
@@ -900,6 +1030,15 @@ fn dropped_after(plan: &Plan, polls: usize) -> bool {
             let lines: Vec<_> = heard.iter().filter(|line| line.starts_with(&of)).collect();
             let ends = lines.iter().filter(|line| !line.ends_with("started"));
             assert!(ends.count() <= 1 && lines.len() <= 2, "{lines:?}");
+        }
+        let journal = journal.take();
+        let ends = journal.iter().filter(|entry| entry.kind.ends_run());
+        assert_eq!(ends.count(), usize::from(polls > 0), "{journal:?}");
+        if let Some(last) = journal.last() {
+            let is_completed = matches!(last.kind, JournalKind::Completed { .. });
+            assert_eq!(is_completed, matches!(result, Some(Ok(_))), "{last:?}");
+            assert!(is_completed || last.kind == JournalKind::Cancelled);
+            assert_eq!(last.seq, journal.len() as u64);
         }
         result.is_some()
     })
