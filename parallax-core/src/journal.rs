@@ -14,8 +14,8 @@ use crate::value::Timestamp;
 /// The entries of a sync are its journal: all that a [`SyncEvent`](crate::SyncEvent) tells, and
 /// more, numbered without gaps, so that a reader who was away goes on where it left off. `started`
 /// comes first, unless the run could not start. Exactly one entry ends the run: `completed`,
-/// `cancelled` or `failed`. After `completed` come `committed` (and `deletes_held`) or
-/// `commit_failed`, if the output is committed.
+/// `cancelled` or `failed`. After `completed` come `committed` or `commit_failed`, if the output is
+/// committed, and what becomes of deletes that are held.
 ///
 /// As JSON it is one object in one line, the same wherever it is read. Kinds and fields may be
 /// added to a version, so readers pass over what they do not know; nothing is changed or removed.
@@ -193,6 +193,24 @@ pub enum JournalKind {
         relationships: u64,
         /// What is suspicious about them.
         reason: String,
+    },
+    /// Somebody approved the deletes that the sync had held.
+    DeletesApproved {
+        /// The changeset that held them.
+        changeset: u64,
+        /// How many entities were deleted.
+        entities: u64,
+        /// How many relationships were deleted.
+        relationships: u64,
+    },
+    /// Somebody rejected the deletes that the sync had held.
+    DeletesRejected {
+        /// The changeset that held them.
+        changeset: u64,
+        /// How many entities are kept.
+        entities: u64,
+        /// How many relationships are kept.
+        relationships: u64,
     },
     /// The output could not be committed. Nothing was changed.
     CommitFailed {
@@ -478,6 +496,16 @@ mod tests {
                 relationships: 0,
                 reason: "120 of 200 records would go".to_owned(),
             },
+            JournalKind::DeletesApproved {
+                changeset: 3,
+                entities: 120,
+                relationships: 0,
+            },
+            JournalKind::DeletesRejected {
+                changeset: 3,
+                entities: 120,
+                relationships: 0,
+            },
             JournalKind::CommitFailed { error: error() },
         ]
     }
@@ -504,6 +532,8 @@ mod tests {
         {… "kind":"failed","error":{"kind":"retryable","message":"list users: 503"}}
         {… "kind":"committed","outcome":"committed","replayed":false,"stats":{"entities_created":10,"entities_updated":0,"entities_unchanged":0,"entities_deleted":0,"entities_kept":0,"entities_held":0,"entities_rejected":0,"entities_duplicates":0,"relationships_created":0,"relationships_updated":0,"relationships_unchanged":0,"relationships_deleted":0,"relationships_kept":0,"relationships_held":0,"relationships_rejected":0,"relationships_duplicates":0}}
         {… "kind":"deletes_held","changeset":3,"entities":120,"relationships":0,"reason":"120 of 200 records would go"}
+        {… "kind":"deletes_approved","changeset":3,"entities":120,"relationships":0}
+        {… "kind":"deletes_rejected","changeset":3,"entities":120,"relationships":0}
         {… "kind":"commit_failed","error":{"kind":"retryable","message":"list users: 503"}}
         "#);
     }

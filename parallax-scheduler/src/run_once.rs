@@ -35,10 +35,11 @@ pub enum SyncError {
 }
 
 /// Runs a connector into a session, commits what it found, and logs what the commit did in one line;
-/// in one more, if deletes are held.
+/// in one more, if deletes are held. The store keeps the journal of both.
 ///
-/// The output holds the report and no records: those are in the session. A sync of which only a part counted is committed and logged as partial, with what was kept and
-/// why. One of which nothing counted is recorded and logged as failed; it is no error.
+/// The output holds the report and no records: those are in the session. A sync of which only a part
+/// counted is committed and logged as partial, with what was kept and why. One of which nothing
+/// counted is recorded and logged as failed; it is no error.
 ///
 /// # Errors
 ///
@@ -53,7 +54,8 @@ pub async fn run_once(
     sync_id: &str,
     session: Session<'_>,
 ) -> Result<Synced, SyncError> {
-    let output = runner.sink(&session).run(account_id, sync_id).await?;
+    let runner = runner.sink(&session).journal(session.journal());
+    let output = runner.run(account_id, sync_id).await?;
     let started = Instant::now();
     match session.commit(&output).await {
         Ok(result) => {

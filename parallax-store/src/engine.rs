@@ -9,6 +9,7 @@ use crate::error::{CommitError, StoreError};
 use crate::explain::{Explanation, Subject};
 use crate::findings::Collected;
 use crate::history::History;
+use crate::journal::{JournalName, JournalPage};
 use crate::result::{CommitResult, Decided, Forgotten, Rows};
 use crate::session::Options;
 use crate::verify::Verification;
@@ -54,6 +55,14 @@ pub(crate) trait Engine: Debug + Send + Sync {
 
     fn history(&self, subject: Subject, limit: u32)
     -> Answer<'_, Result<Vec<History>, StoreError>>;
+
+    fn journals(
+        &self,
+        prefix: String,
+        limit: u32,
+    ) -> Answer<'_, Result<Vec<JournalName>, StoreError>>;
+
+    fn journal(&self, name: JournalName, from: u64) -> Answer<'_, Result<JournalPage, StoreError>>;
 
     fn verify(&self) -> Answer<'_, Result<Verification, StoreError>>;
 

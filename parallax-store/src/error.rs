@@ -113,6 +113,12 @@ pub enum StoreError {
         /// The account.
         account_id: String,
     },
+    /// There is no journal of this sync, or none that is kept.
+    #[error("there is no journal of sync {sync_id:?}")]
+    NoSuchJournal {
+        /// The sync.
+        sync_id: String,
+    },
     /// There is no changeset of this number.
     #[error("there is no changeset {changeset}")]
     NoSuchChangeset {
@@ -157,6 +163,7 @@ impl StoreError {
             Self::Full { .. } => "store_full",
             Self::ReadOnly => "store_read_only",
             Self::NoSuchSource { .. } => "no_such_source",
+            Self::NoSuchJournal { .. } => "no_such_journal",
             Self::NoSuchChangeset { .. } => "no_such_changeset",
             Self::ChangesetClosed { .. } => "changeset_closed",
             Self::Query(_) => "query_failed",
@@ -195,6 +202,9 @@ impl StoreError {
             Self::Full { .. } => "free some space and try again: nothing was lost",
             Self::ReadOnly => "open the store for writing",
             Self::NoSuchSource { .. } => "the view parallax_source lists what is stored",
+            Self::NoSuchJournal { .. } => {
+                "journals are kept for 30 days, and 64 MiB of them; the view parallax_sync lists all syncs"
+            }
             Self::NoSuchChangeset { .. } => "the view parallax_changeset lists them",
             Self::ChangesetClosed { .. } => {
                 "it is decided once; the view parallax_changeset says when and by which sync"

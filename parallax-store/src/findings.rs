@@ -9,11 +9,13 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::claims::ClaimSets;
 use crate::contents::Contents;
 use crate::emissions::{Emissions, NameNo, Pieces, StepPieces, claims_of_steps};
+use crate::journal::SessionJournal;
 
 /// What the accepted attempts of a run have emitted so far, by step.
 #[derive(Debug)]
 pub(crate) struct Collected {
     pub(crate) contents: Contents,
+    pub(crate) journal: Arc<SessionJournal>,
     /// The store's secret.
     seed: u64,
     /// Types, and verbs.
@@ -26,9 +28,10 @@ pub(crate) type StepEmissions = [Pieces; 2];
 
 impl Collected {
     /// Nothing yet. What does not fit into memory goes to a file in `spool`.
-    pub(crate) fn new(seed: u64, spool: PathBuf) -> Self {
+    pub(crate) fn new(seed: u64, spool: PathBuf, journal: Arc<SessionJournal>) -> Self {
         Self {
             contents: Contents::new(spool),
+            journal,
             seed,
             names: Default::default(),
             steps: Vec::new(),
@@ -64,6 +67,7 @@ impl Collected {
 #[derive(Debug)]
 pub(crate) struct Findings {
     pub(crate) output: ConnectorOutput,
+    pub(crate) journal: Arc<SessionJournal>,
     pub(crate) contents: Contents,
     pub(crate) sets: ClaimSets,
     pub(crate) entities: Emissions,
@@ -135,6 +139,7 @@ impl Findings {
         let [entities, relationships] = merged;
         Self {
             contents: collected.contents,
+            journal: collected.journal,
             sets,
             entities,
             relationships,

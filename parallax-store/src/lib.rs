@@ -49,6 +49,7 @@ mod explain;
 mod findings;
 mod guard;
 mod history;
+mod journal;
 mod json;
 mod result;
 mod session;
@@ -65,6 +66,7 @@ pub use explain::{
 };
 pub use guard::Guard;
 pub use history::{Event, EventKind, History};
+pub use journal::{JournalName, JournalPage};
 pub use result::{
     Action, Cell, Change, CommitResult, Decided, Forgotten, Outcome, PropertyChange, Rows,
     TypeCounts,

@@ -1,11 +1,14 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use parallax_core::{Attempt, Batch, ConnectorError, ConnectorOutput, ResultExt, Sink};
+use parallax_core::{
+    Attempt, Batch, ConnectorError, ConnectorOutput, JournalSink, ResultExt, Sink,
+};
 
 use crate::error::CommitError;
 use crate::findings::{Collected, StepEmissions};
 use crate::guard::Guard;
+use crate::journal::SessionJournal;
 use crate::result::CommitResult;
 use crate::store::Store;
 
@@ -34,6 +37,7 @@ use crate::store::Store;
 pub struct Session<'a> {
     store: &'a Store,
     options: Options,
+    journal: Arc<SessionJournal>,
     collected: Arc<Mutex<Collected>>,
 }
 
@@ -56,16 +60,41 @@ impl Default for Options {
 
 impl<'a> Session<'a> {
     pub(crate) fn new(store: &'a Store) -> Self {
+        let collected = store.collect();
+        let journal = Arc::clone(&collected.journal);
         Self {
             store,
             options: Options::default(),
-            collected: Arc::new(Mutex::new(store.collect())),
+            collected: Arc::new(Mutex::new(collected)),
+            journal,
         }
     }
 
     /// Sets which deletes are held.
     pub fn guard(mut self, guard: Guard) -> Self {
         self.options.guard = guard;
+        self
+    }
+
+    /// Returns what keeps the journal of the run that emits into the session, to be given to it. It
+    /// is stored within a second, and at the latest with the commit, which has the last word in it.
+    ///
+    /// ```
+    /// # use parallax_store::Store;
+    /// # use std::sync::Arc;
+    /// # fn kept(store: &Store, runner: impl FnOnce(Arc<dyn parallax_core::JournalSink>)) {
+    /// let session = store.session();
+    /// runner(session.journal()); // Runner::new(&connector).sink(&session).journal(…)
+    /// # }
+    /// ```
+    pub fn journal(&self) -> Arc<dyn JournalSink> {
+        Arc::clone(&self.journal) as _
+    }
+
+    /// Passes the entries of the journal on to `watcher`, one by one and as they come: those of
+    /// the run, and then those of the commit, once they are stored.
+    pub fn watcher(mut self, watcher: Arc<dyn JournalSink>) -> Self {
+        self.journal = Arc::new(self.journal.watched(watcher));
         self
     }
 
@@ -88,11 +117,12 @@ impl<'a> Session<'a> {
     /// As [`Store::commit_sync`].
     pub async fn commit(self, output: &ConnectorOutput) -> Result<CommitResult, CommitError> {
         let (store, options) = (self.store, self.options);
+        let journal = Arc::clone(&self.journal);
         let collected = self.into_collected();
-        store
-            .engine()
-            .commit(output.clone(), collected, options)
-            .await
+        let committed = store.engine().commit(output.clone(), collected, options);
+        let result = committed.await;
+        journal.note_end(output.run(), &result);
+        result
     }
 
     /// Returns what [`commit`](Self::commit) would do now, and writes nothing.
@@ -111,7 +141,9 @@ impl<'a> Session<'a> {
 
     fn into_collected(self) -> Collected {
         // An attempt that is still open has lost its run, and with it its say.
-        std::mem::replace(&mut lock(&self.collected), self.store.collect())
+        let mut collected = std::mem::replace(&mut *lock(&self.collected), self.store.collect());
+        collected.journal = self.journal;
+        collected
     }
 }
 

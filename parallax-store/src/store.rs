@@ -8,6 +8,7 @@ use crate::error::{CommitError, StoreError};
 use crate::explain::{Explanation, Subject};
 use crate::findings::Collected;
 use crate::history::History;
+use crate::journal::{JournalName, JournalPage};
 use crate::result::{CommitResult, Decided, Forgotten, Rows};
 use crate::session::Session;
 use crate::verify::Verification;
@@ -193,6 +194,28 @@ impl Store {
     /// As [`explain`](Self::explain).
     pub async fn history(&self, subject: &Subject, limit: u32) -> Result<Vec<History>, StoreError> {
         self.engine.history(subject.clone(), limit).await
+    }
+
+    /// Names the journals of syncs whose id begins with `prefix`, at most `limit`: the one that was
+    /// last written to first.
+    ///
+    /// # Errors
+    ///
+    /// As [`explain`](Self::explain).
+    pub async fn journals(&self, prefix: &str, limit: u32) -> Result<Vec<JournalName>, StoreError> {
+        self.engine.journals(prefix.to_owned(), limit).await
+    }
+
+    /// Reads the journal of a sync from the entry numbered `from` on, as far as it is stored. Of a
+    /// sync that was run again under its id, the last run's.
+    ///
+    /// Entries are kept for 30 days, and 64 MiB of them: the oldest go first.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NoSuchJournal`], those of the disk, and [`StoreError::Corrupt`].
+    pub async fn journal(&self, name: &JournalName, from: u64) -> Result<JournalPage, StoreError> {
+        self.engine.journal(name.clone(), from).await
     }
 
     /// Reads the whole store and checks all that must hold in it: the engine's pages and indexes,

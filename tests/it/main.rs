@@ -22,6 +22,7 @@ mod held;
 mod history;
 mod hostile;
 mod isolation;
+mod journal;
 mod migrate;
 mod plan;
 mod processes;

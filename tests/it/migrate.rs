@@ -14,6 +14,7 @@ fn load(path: &Path, sql: &str) {
 }
 
 const V1: &str = include_str!("../../parallax-store/src/sqlite/testdata/store_v1.sql");
+const V2: &str = include_str!("../../parallax-store/src/sqlite/testdata/store_v2.sql");
 
 #[tokio::test]
 async fn store_of_version_1_keeps_everything() {
@@ -29,7 +30,7 @@ async fn store_of_version_1_keeps_everything() {
             error,
             StoreError::Older {
                 found: 1,
-                current: 2,
+                current: 3,
                 ..
             }
         ),
@@ -123,4 +124,36 @@ async fn next_sync_changes_nothing(store: &Store) {
         words(&result),
         "entity: 8 unchanged, 1 duplicates; relationship: 1 unchanged"
     );
+}
+
+#[tokio::test]
+async fn store_of_version_2_keeps_its_held_deletes() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("parallax.db");
+    load(&path, V2);
+    let store = Store::open(&format!("sqlite:{}", path.display()))
+        .await
+        .unwrap();
+    assert_eq!(store.verify().await.unwrap().problems, []);
+    let open = "SELECT changeset, state, entities, relationships FROM parallax_changeset";
+    assert_eq!(lines(&store, open).await, ["1 open 9 0"]);
+    let link = Rec::Link {
+        from: 0,
+        to: 1,
+        value: 0,
+    };
+    let changed = Rec::Entity { key: 0, value: 1 };
+    let users = [vec![changed, link], keys(1..3)].concat();
+    let output = run(&script([step("users", users)]), "1", &fresh_sync_id()).await;
+    let result = store.commit_sync(&output).await.unwrap();
+    assert_eq!(
+        words(&result),
+        "entity: 3 unchanged, 9 held; relationship: 1 unchanged"
+    );
+    let approved = store.approve(1).await.unwrap();
+    assert_eq!(approved.entities, 9);
+    // Of the sync that held them no journal was kept.
+    let journals = store.journals("", 10).await.unwrap();
+    assert_eq!(journals.len(), 1);
+    assert_eq!(store.verify().await.unwrap().problems, []);
 }

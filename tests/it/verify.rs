@@ -77,6 +77,7 @@ async fn sound_store_has_no_problems() {
     waiting 2
     changesets 0
     history 3
+    journals 3
     ");
 }
 

@@ -1,10 +1,12 @@
-use parallax_core::{Counts, RecordKind, SyncStats};
+use parallax_core::{Counts, JournalKind, RecordKind, SyncStats};
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::engine::Word;
 use crate::error::StoreError;
+use crate::journal::JournalName;
 use crate::result::Decided;
 use crate::sqlite::delete::{delete, wait_for_deleted};
+use crate::sqlite::journal;
 use crate::sqlite::retain::{LIMITS, retain};
 use crate::sqlite::write::now;
 
@@ -18,6 +20,8 @@ const fn state_after(word: Word) -> &'static str {
 
 struct Changeset {
     source_id: i64,
+    /// The sync that held its deletes.
+    sync_id: Option<String>,
     connector_id: String,
     account_id: String,
     state: String,
@@ -34,8 +38,9 @@ pub(super) fn decide(
     let number = i64::try_from(changeset).map_err(|_| no_such())?;
     let found = transaction
         .prepare_cached(
-            "SELECT c.source_id, s.connector_id, s.account_id, c.state, c.closed_sync
+            "SELECT c.source_id, s.connector_id, s.account_id, c.state, c.closed_sync, y.sync_id
              FROM px_changeset c JOIN px_source s ON s.source_id = c.source_id
+             LEFT JOIN px_sync y ON y.sync = c.sync
              WHERE c.changeset = ?1",
         )?
         .query_row([number], |row| {
@@ -45,6 +50,7 @@ pub(super) fn decide(
                 account_id: row.get(2)?,
                 state: row.get(3)?,
                 closed_sync: row.get(4)?,
+                sync_id: row.get(5)?,
             })
         })
         .optional()?;
@@ -102,12 +108,49 @@ pub(super) fn decide(
          WHERE changeset = ?1",
         params![number, state_after(word), now(), closed_sync],
     )?;
+    tell(transaction, found.sync_id, &decided, word)?;
     // A commit that was decided on what was before decides anew.
     transaction.execute(
         "UPDATE px_source SET generation = generation + 1 WHERE source_id = ?1",
         [found.source_id],
     )?;
     Ok(decided)
+}
+
+/// Tells in the journal of the sync that held them what became of the deletes.
+fn tell(
+    transaction: &Transaction<'_>,
+    sync_id: Option<String>,
+    decided: &Decided,
+    word: Word,
+) -> Result<(), StoreError> {
+    let Some(sync_id) = sync_id else {
+        return Ok(());
+    };
+    let Decided {
+        changeset,
+        entities,
+        relationships,
+        ..
+    } = *decided;
+    let kind = match word {
+        Word::Approve => JournalKind::DeletesApproved {
+            changeset,
+            entities,
+            relationships,
+        },
+        Word::Reject => JournalKind::DeletesRejected {
+            changeset,
+            entities,
+            relationships,
+        },
+    };
+    let name = JournalName {
+        connector_id: decided.connector_id.clone(),
+        account_id: decided.account_id.clone(),
+        sync_id,
+    };
+    journal::write_word(transaction, name, kind)
 }
 
 /// Lists the rows that a changeset holds, with their ids, in the order of ids.

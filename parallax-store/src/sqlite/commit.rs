@@ -1,10 +1,13 @@
-use rusqlite::{Connection, TransactionBehavior};
+use parallax_core::JournalEntry;
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::error::CommitError;
 use crate::findings::Findings;
+use crate::journal::Chunk;
 use crate::result::CommitResult;
 use crate::session::Options;
 use crate::sqlite::decide::{Decided, Decision, find_source};
+use crate::sqlite::journal;
 use crate::sqlite::open::Opened;
 use crate::sqlite::write::Writer;
 
@@ -25,12 +28,14 @@ pub(super) fn write(
     findings: &Findings,
     decision: Decision,
 ) -> Result<Option<CommitResult>, CommitError> {
-    opened.write(decision.writes(), |transaction| {
-        let source = find_source(transaction, &findings.output)?;
-        if source.map(|source| source.generation) != decision.generation() {
-            return Ok(None);
-        }
-        Writer::write(transaction, findings, decision).map(Some)
+    with_journal(findings, |chunks| {
+        opened.write(decision.writes(), |transaction| {
+            let source = find_source(transaction, &findings.output)?;
+            if source.map(|source| source.generation) != decision.generation() {
+                return Ok(None);
+            }
+            write_all(transaction, findings, decision, chunks).map(Some)
+        })
     })
 }
 
@@ -42,14 +47,48 @@ pub(super) fn decide_and_write(
     seed: u64,
 ) -> Result<Option<CommitResult>, CommitError> {
     let mut replayed = None;
-    let written = opened.write(u64::MAX, |transaction| {
-        match Decision::make(transaction, findings, options, seed)? {
-            Decided::Replay(result) => {
-                replayed = Some(*result);
-                Ok(None)
+    let written = with_journal(findings, |chunks| {
+        opened.write(u64::MAX, |transaction| {
+            match Decision::make(transaction, findings, options, seed)? {
+                Decided::Replay(result) => {
+                    replayed = Some(*result);
+                    Ok(None)
+                }
+                Decided::Commit(decision) => {
+                    write_all(transaction, findings, *decision, chunks).map(Some)
+                }
             }
-            Decided::Commit(decision) => Writer::write(transaction, findings, *decision).map(Some),
-        }
+        })
     })?;
     Ok(written.or(replayed))
+}
+
+type Written = (CommitResult, Vec<JournalEntry>);
+
+fn write_all(
+    transaction: &Transaction<'_>,
+    findings: &Findings,
+    decision: Decision,
+    chunks: &[Chunk],
+) -> Result<Written, CommitError> {
+    let result = Writer::write(transaction, findings, decision)?;
+    let entries = journal::write_commit(transaction, findings, chunks, &result)?;
+    Ok((result, entries))
+}
+
+/// Writes with what the run has told and is not stored yet; it stays to be stored if nothing is
+/// written.
+fn with_journal(
+    findings: &Findings,
+    write: impl FnOnce(&[Chunk]) -> Result<Option<Written>, CommitError>,
+) -> Result<Option<CommitResult>, CommitError> {
+    let journal = &findings.journal;
+    let chunks = journal.take(&journal.of(findings.output.run()));
+    let written = write(&chunks);
+    if let Ok(Some((result, entries))) = written {
+        journal.show(&entries);
+        return Ok(Some(result));
+    }
+    journal.put_back(chunks);
+    written.map(|_| None)
 }

@@ -2,6 +2,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction};
 
 use crate::error::StoreError;
 use crate::result::Forgotten;
+use crate::sqlite::journal;
 
 /// Counts what would go with a source.
 pub(super) fn plan(
@@ -21,6 +22,7 @@ pub(super) fn forget(
 ) -> Result<Forgotten, StoreError> {
     let (source_id, forgotten) = find(transaction, connector_id, account_id)?;
     remove(transaction, source_id)?;
+    journal::forget(transaction, connector_id, account_id)?;
     Ok(forgotten)
 }
 

@@ -12,6 +12,7 @@ mod error;
 mod explain;
 mod forget;
 mod history;
+mod journal;
 mod lock;
 mod open;
 mod query;
@@ -24,9 +25,9 @@ mod write;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 
-use parallax_core::ConnectorOutput;
+use parallax_core::{ConnectorOutput, Escaped};
 use rusqlite::{Connection, OptionalExtension};
 use tokio::task::spawn_blocking;
 
@@ -36,6 +37,7 @@ use crate::error::{CommitError, StoreError};
 use crate::explain::{Explanation, Subject};
 use crate::findings::{Collected, Findings};
 use crate::history::History;
+use crate::journal::{JournalName, JournalPage, JournalQueue, SessionJournal};
 use crate::result::{CommitResult, Decided, Forgotten, Rows};
 use crate::session::Options;
 use crate::sqlite::decide::Decided as Meant;
@@ -65,6 +67,10 @@ struct Files {
     writer: Mutex<Option<Opened>>,
     /// Those that nobody reads with; `None` once the handle is dropped.
     readers: Mutex<Option<Vec<Connection>>>,
+    /// What runs have told and is not stored yet.
+    journal: Arc<JournalQueue>,
+    /// Done once somebody keeps a journal.
+    storing: Once,
 }
 
 impl Sqlite {
@@ -96,6 +102,8 @@ impl Sqlite {
                 location,
                 writer: Mutex::new(Some(opened)),
                 readers: Mutex::new(Some(Vec::new())),
+                journal: Arc::default(),
+                storing: Once::new(),
             }),
         })
     }
@@ -158,6 +166,23 @@ impl Files {
         Ok(done)
     }
 
+    /// Stores what is in the queue of journals.
+    fn store_journal(&self) -> Result<(), StoreError> {
+        self.write(|opened| {
+            // Taken while nobody else writes: a commit stores what its run told before.
+            let chunks = self.journal.take_all();
+            if chunks.is_empty() {
+                return Ok(());
+            }
+            let stored = opened.write(0, |transaction| {
+                journal::write(transaction, &chunks).map(Some)
+            });
+            stored
+                .map(|_| ())
+                .inspect_err(|_| self.journal.put_back(chunks))
+        })?
+    }
+
     fn commit(
         &self,
         findings: &Findings,
@@ -188,7 +213,13 @@ impl Engine for Sqlite {
     }
 
     fn collect(&self) -> Collected {
-        Collected::new(self.seed, self.spool.clone())
+        let queue = (!self.read_only).then(|| {
+            let files = &self.files;
+            files.storing.call_once(|| journal::begin_storing(files));
+            Arc::clone(&files.journal)
+        });
+        let journal = Arc::new(SessionJournal::new(queue));
+        Collected::new(self.seed, self.spool.clone(), journal)
     }
 
     fn commit(
@@ -299,6 +330,23 @@ impl Engine for Sqlite {
         Box::pin(self.run(history))
     }
 
+    fn journals(
+        &self,
+        prefix: String,
+        limit: u32,
+    ) -> Answer<'_, Result<Vec<JournalName>, StoreError>> {
+        let find = move |files: &Files| {
+            files.read(|connection| journal::find(connection, &prefix, limit))?
+        };
+        Box::pin(self.run(find))
+    }
+
+    fn journal(&self, name: JournalName, from: u64) -> Answer<'_, Result<JournalPage, StoreError>> {
+        let read =
+            move |files: &Files| files.read(|connection| journal::read(connection, &name, from))?;
+        Box::pin(self.run(read))
+    }
+
     fn verify(&self) -> Answer<'_, Result<Verification, StoreError>> {
         let seed = self.seed;
         Box::pin(self.run(move |files| files.read(|connection| verify::verify(connection, seed))?))
@@ -319,6 +367,12 @@ impl Engine for Sqlite {
 
 impl Drop for Sqlite {
     fn drop(&mut self) {
+        self.files.journal.close();
+        if !self.read_only
+            && let Err(error) = self.files.store_journal()
+        {
+            tracing::warn!(code = error.code(), error = %Escaped(&error), "Journal not stored");
+        }
         // Waits for a commit under way, so that the lock is free once the handle is gone. The
         // writer last: it moves the log into the file.
         let mut writer = lock(&self.files.writer);

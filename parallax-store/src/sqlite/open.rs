@@ -11,11 +11,12 @@ use crate::sqlite::error::{io_error, open_error};
 use crate::sqlite::lock::{Acknowledged, LockFile};
 
 /// Forward-only; each in one transaction. A store's version is how many it has seen.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     include_str!("migrations/0001.sql"),
     include_str!("migrations/0002.sql"),
+    include_str!("migrations/0003.sql"),
 ];
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 
 /// "PRLX": marks a SQLite file as ours.
 const APPLICATION_ID: i64 = 0x5052_4c58;

@@ -89,6 +89,8 @@ fn forget_syncs(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use parallax_core::{
         BatchBuilder, ConnectorOutput, Run, StepReport, StepStatus, SyncReport, entity,
     };
@@ -114,7 +116,7 @@ mod tests {
         let run = Run::new("fleet", "acme", format!("sync-{number}"), number, now);
         let batches = vec![batch.take().into_iter().collect()];
         let output = ConnectorOutput::new(run, SyncReport::new(vec![step]), batches, 0);
-        let collected = Collected::new(7, std::env::temp_dir());
+        let collected = Collected::new(7, std::env::temp_dir(), Arc::default());
         let findings = Findings::new(output, collected);
         decide_and_write(store, &findings, &Options::default(), 7).unwrap();
     }

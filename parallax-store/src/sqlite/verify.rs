@@ -5,6 +5,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::digest::{BUCKETS, Sums, of_record};
 use crate::error::StoreError;
 use crate::sqlite::error::store_error;
+use crate::sqlite::journal;
 use crate::sqlite::open::Location;
 use crate::sqlite::records::parse_claims;
 use crate::sqlite::row::{Row, hex, kind_no};
@@ -38,6 +39,7 @@ pub(super) fn verify(connection: &mut Connection, seed: u64) -> Result<Verificat
             "entities" => verifier.checksums(RecordKind::Entity)?,
             "relationships" => verifier.checksums(RecordKind::Relationship)?,
             "digests" => verifier.digests(seed)?,
+            "journals" => verifier.journals()?,
             _ => {}
         }
     }
@@ -125,6 +127,27 @@ impl Verifier<'_> {
             Ok(compare_checksum(kind, n, row).unwrap_or_else(|error| {
                 Finding::Problem(format!("{kind} of row {n}: it cannot be read: {error}"))
             }))
+        })
+    }
+
+    /// Compares the checksums of journals, and counts their entries.
+    fn journals(&mut self) -> Result<(), StoreError> {
+        let sql = "SELECT chunk, first_seq, last_seq, checksum, entries FROM px_journal";
+        self.rows(sql, |row| {
+            let chunk: i64 = row.get(0)?;
+            let (first, last): (i64, i64) = (row.get(1)?, row.get(2)?);
+            let problem =
+                |what: &str| Finding::Problem(format!("chunk {chunk} of a journal {what}"));
+            let Ok(entries) = row.get::<_, String>(4) else {
+                return Ok(problem("cannot be read"));
+            };
+            Ok(if journal::checksum(&entries) != row.get::<_, i64>(3)? {
+                problem("is not what was written")
+            } else if entries.lines().count() as i64 != last - first + 1 {
+                problem("has more or fewer entries than it says")
+            } else {
+                Finding::Nothing
+            })
         })
     }
 
@@ -322,7 +345,8 @@ const RULES: &[Rules] = &[
         count: "SELECT count(*) FROM px_meta",
         rules: &[
             "WITH expected(key, type, length) AS (VALUES ('hash_seed', 'blob', 8),
-                 ('store_id', 'blob', 16), ('lineage', 'blob', 16), ('epoch', 'integer', NULL))
+                 ('store_id', 'blob', 16), ('lineage', 'blob', 16), ('epoch', 'integer', NULL),
+                 ('journal_bytes', 'integer', NULL))
              SELECT format('setting %s is not there or not what it should be', x.key)
              FROM expected x LEFT JOIN px_meta m USING (key)
              WHERE typeof(m.value) <> x.type
@@ -579,6 +603,21 @@ const RULES: &[Rules] = &[
                  LEFT JOIN px_name c ON c.name_id = h.class
                  LEFT JOIN px_claims k ON k.claims_id = h.claims)
              WHERE wrong IS NOT NULL",
+        ],
+    },
+    Rules {
+        name: "journals",
+        count: "SELECT count(*) FROM px_journal",
+        rules: &[
+            "SELECT format('journals say that they have %d bytes, and have %d', said, found)
+             FROM (SELECT value AS said,
+                 (SELECT ifnull(sum(length(CAST(entries AS BLOB))), 0) FROM px_journal) AS found
+                 FROM px_meta WHERE key = 'journal_bytes')
+             WHERE said <> found",
+            "SELECT format('chunk %d of a journal begins with entry %d, after entry %d', chunk, first_seq, before)
+             FROM (SELECT chunk, first_seq, lag(last_seq) OVER (PARTITION BY run ORDER BY chunk)
+                 AS before FROM px_journal)
+             WHERE first_seq <= before",
         ],
     },
 ];
