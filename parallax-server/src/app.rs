@@ -17,8 +17,8 @@ use crate::exit::Exit;
 use crate::signals::Signals;
 use crate::text::panic_message;
 use crate::{
-    check, connectors, decide, explain, forget, held, history, json, logs, progress, query, serve,
-    store, sync, syncs,
+    check, connectors, decide, events, explain, forget, held, history, json, logs, progress, query,
+    serve, store, sync, syncs,
 };
 
 /// The command line, with the connectors that it can run.
@@ -220,8 +220,8 @@ impl App {
     fn start(&self, line: CommandLine, console: &mut Console<'_>) -> Result<Exit, Failure> {
         if console.owns_process {
             match &line.command {
-                Command::Serve(args) => logs::install_for_daemon(line.verbose, args.log_format),
-                _ => logs::install(line.verbose, &console.bars),
+                Command::Serve(_) => logs::install_for_daemon(line.verbose, line.log_format),
+                _ => logs::install(line.verbose, line.log_format, &console.bars),
             }
         }
         if let Some(misuse) = &self.misuse {
@@ -247,6 +247,7 @@ impl App {
             Command::Sync(args) => self.sync(&args, console).await,
             Command::Query(args) => query::run(&args, console).await,
             Command::Syncs(args) => syncs::run(&args, console).await,
+            Command::Events(args) => events::run(&args, console).await,
             Command::Explain(args) => explain::run(&args, console).await,
             Command::History(args) => history::run(&args, console).await,
             Command::Store(command) => store::run(&command, console).await,

@@ -27,6 +27,10 @@ pub(crate) struct CommandLine {
     /// Logs more: -v what happens, -vv details, -vvv everything; RUST_LOG overrules it
     #[arg(short, long, action = ArgAction::Count, global = true, display_order = 100)]
     pub(crate) verbose: u8,
+
+    /// Format of the log [default: text; of `serve` without a terminal json]
+    #[arg(long, value_name = "FORMAT", global = true, display_order = 101)]
+    pub(crate) log_format: Option<LogFormat>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -37,6 +41,8 @@ pub(crate) enum Command {
     Query(QueryArgs),
     /// Lists the syncs of a store, newest first, or shows one
     Syncs(SyncsArgs),
+    /// Tells what happened in a sync, entry by entry
+    Events(EventsArgs),
     /// Says who claims a record, and why it is there or gone
     Explain(ExplainArgs),
     /// Says what happened to a record, newest first
@@ -74,6 +80,11 @@ pub(crate) struct SyncArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) account: Option<String>,
 
+    /// Runs only these steps and those that they depend on: ids, with * for any characters and +
+    /// for all that depend on them
+    #[arg(long, value_name = "STEPS", value_delimiter = ',')]
+    pub(crate) select: Vec<String>,
+
     /// Id of this sync: a second sync of the same id and content changes nothing [default: a new
     /// UUID]
     #[arg(long, value_name = "ID")]
@@ -109,6 +120,11 @@ pub(crate) struct PlanArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) account: Option<String>,
 
+    /// Runs only these steps and those that they depend on: ids, with * for any characters and +
+    /// for all that depend on them
+    #[arg(long, value_name = "STEPS", value_delimiter = ',')]
+    pub(crate) select: Vec<String>,
+
     /// Shows every record that would change, and how
     #[arg(long)]
     pub(crate) show: bool,
@@ -128,6 +144,7 @@ impl From<PlanArgs> for SyncArgs {
             connector,
             store,
             account,
+            select,
             show,
             exit_code,
             json,
@@ -136,6 +153,7 @@ impl From<PlanArgs> for SyncArgs {
             connector,
             store,
             account,
+            select,
             sync_id: None,
             dry_run: true,
             show,
@@ -249,6 +267,36 @@ pub(crate) struct BackupArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct EventsArgs {
+    /// Sync, or the beginning of its id [default: the one that told something last]
+    #[arg(value_name = "ID")]
+    pub(crate) sync_id: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+
+    /// Goes on while the sync does, until it is over
+    #[arg(long)]
+    pub(crate) follow: bool,
+
+    /// Begins with this entry
+    #[arg(long, value_name = "SEQ", default_value_t = 1)]
+    pub(crate) from: u64,
+
+    /// Looks at the syncs of one connector
+    #[arg(long, value_name = "NAME")]
+    pub(crate) connector: Option<String>,
+
+    /// Looks at the syncs of one account
+    #[arg(long, value_name = "NAME")]
+    pub(crate) account: Option<String>,
+
+    /// Prints each entry as it was told: one JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) config: ConfigArgs,
@@ -256,10 +304,6 @@ pub(crate) struct ServeArgs {
     /// Address to serve HTTP on [default: the configuration's, or 127.0.0.1:7700]
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) listen: Option<SocketAddr>,
-
-    /// Format of the log on the standard error [default: text on a terminal, else json]
-    #[arg(long, value_name = "FORMAT")]
-    pub(crate) log_format: Option<LogFormat>,
 }
 
 #[derive(Debug, Args)]
@@ -312,9 +356,8 @@ pub(crate) struct ForgetArgs {
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
-    /// For people
     Text,
-    /// One object a line, for programs
+    // One object a line.
     Json,
 }
 

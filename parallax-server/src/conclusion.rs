@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use parallax_connect::{ConnectorOutput, SyncReport};
+use parallax_connect::{ConnectorOutput, StepStatus, SyncReport};
 use parallax_core::{RecordKind, SyncStats};
 use parallax_store::{Change, CommitResult, Outcome, TypeCounts};
 
@@ -89,31 +89,23 @@ impl Conclusion {
         if let Some(failure) = &self.failure {
             return failure.exit();
         }
-        match &self.committed {
-            Some(Committed {
-                outcome: Outcome::Partial,
-                ..
-            }) => Exit::Partial,
-            Some(Committed {
-                held_changeset: Some(_),
-                ..
-            }) => Exit::Held,
-            Some(
-                committed @ Committed {
-                    outcome: Outcome::Committed,
-                    ..
-                },
-            ) if self.exit_code && committed.has_changes() => Exit::Changes,
-            Some(Committed {
-                outcome: Outcome::Committed,
-                ..
-            }) => Exit::Ok,
-            Some(Committed {
-                outcome: Outcome::Failed,
-                ..
-            })
-            | None => Exit::Failed,
+        let Some(committed) = &self.committed else {
+            return Exit::Failed;
+        };
+        match committed.outcome {
+            Outcome::Failed => Exit::Failed,
+            Outcome::Partial if self.missed_something() => Exit::Partial,
+            _ if committed.held_changeset.is_some() => Exit::Held,
+            _ if self.exit_code && committed.has_changes() => Exit::Changes,
+            _ => Exit::Ok,
         }
+    }
+
+    /// Tells whether a step that was asked for did not see everything.
+    fn missed_something(&self) -> bool {
+        let steps = self.report.iter().flat_map(SyncReport::steps);
+        let mut statuses = steps.map(|step| step.status);
+        statuses.any(|status| !matches!(status, StepStatus::Completed | StepStatus::NotSelected))
     }
 }
 

@@ -130,11 +130,8 @@ impl Failure {
             Self::UnknownConnector { .. } => "unknown_connector",
             Self::Open { .. } => "connector_not_opened",
             Self::NoAccount { .. } => "no_account",
-            Self::Run(RunError::Graph(_)) => "invalid_graph",
-            Self::Run(RunError::InvalidName { .. }) => "invalid_name",
-            Self::Run(RunError::Panicked { .. }) => "connector_panicked",
-            Self::Run(RunError::Cancelled { .. }) | Self::Cancelled(_) => "cancelled",
-            Self::Run(_) => "run_failed",
+            Self::Run(error) => error.code(),
+            Self::Cancelled(_) => "cancelled",
             Self::NoStepCompleted { cause: None } => "no_step_completed",
             Self::NoStepCompleted {
                 cause: Some(Unreachable::Unauthorized),
@@ -189,6 +186,9 @@ impl Failure {
             Self::Run(RunError::Cancelled { .. }) | Self::Cancelled(_) => {
                 "nothing was committed: run the sync again"
             }
+            Self::Run(RunError::UnknownStep { .. }) => {
+                "`parallax connectors` lists the steps; `*` stands for any characters"
+            }
             Self::Run(_) => "this is a defect of the connector: please tell its author",
             Self::NoStepCompleted { cause } => match cause {
                 None => "nothing was committed: see why the steps failed, and sync again",
@@ -238,7 +238,9 @@ impl Failure {
                 Some(_) => Exit::Unreachable,
                 None => Exit::Usage,
             },
-            Self::Run(RunError::Graph(_) | RunError::InvalidName { .. }) => Exit::Usage,
+            Self::Run(
+                RunError::Graph(_) | RunError::InvalidName { .. } | RunError::UnknownStep { .. },
+            ) => Exit::Usage,
             Self::Cancelled(Signal::Interrupt) => Exit::Interrupted,
             Self::Cancelled(Signal::Terminate) => Exit::Terminated,
             Self::NoStepCompleted { cause: Some(_) } => Exit::Unreachable,

@@ -70,6 +70,7 @@ mod connectors;
 mod console;
 mod decide;
 mod error;
+mod events;
 mod exit;
 mod explain;
 mod forget;

@@ -26,15 +26,14 @@ use crate::text::{FAINT, GOOD, ODD, WRONG, panic_message};
 /// Logs to the standard error from now on, beside `bars`, and has panics logged too.
 ///
 /// RUST_LOG says what is logged. Without it that is warnings, and more for each `-v`.
-pub(crate) fn install(verbose: u8, bars: &MultiProgress) {
-    let on_terminal = io::stderr().is_terminal();
-    let layer = tracing_subscriber::fmt::layer()
-        .with_ansi(false)
-        .event_format(LineFormat::of_stderr())
-        .with_writer(BesideBars(bars.clone()));
+pub(crate) fn install(verbose: u8, format: Option<LogFormat>, bars: &MultiProgress) {
+    let format = format.unwrap_or(LogFormat::Text);
+    // Nobody reads objects for what the summary says.
+    let on_terminal = io::stderr().is_terminal() && format == LogFormat::Text;
+    let writer = BesideBars(bars.clone());
     install_layer(|wish| match wish {
-        Some(filter) => layer.with_filter(filter).boxed(),
-        None => by_verbosity(layer, verbose, on_terminal),
+        Some(filter) => layer(format, writer).with_filter(filter).boxed(),
+        None => by_verbosity(layer(format, writer), verbose, on_terminal),
     });
 }
 
@@ -47,27 +46,31 @@ pub(crate) fn install_for_daemon(verbose: u8, format: Option<LogFormat>) {
         LogFormat::Json
     });
     let verbose = verbose.saturating_add(1);
-    // A write that fails is not told on the standard error, which is what fails: that would panic.
-    install_layer(|wish| {
-        let layer: Box<dyn Layer<Registry> + Send + Sync> = match format {
-            LogFormat::Text => tracing_subscriber::fmt::layer()
-                .with_ansi(false)
-                .event_format(LineFormat::of_stderr())
-                .with_writer(io::stderr)
-                .log_internal_errors(false)
-                .boxed(),
-            LogFormat::Json => tracing_subscriber::fmt::layer()
-                .fmt_fields(JsonFields::new())
-                .event_format(JsonFormat::new())
-                .with_writer(io::stderr)
-                .log_internal_errors(false)
-                .boxed(),
-        };
-        match wish {
-            Some(filter) => layer.with_filter(filter).boxed(),
-            None => by_verbosity(layer, verbose, false),
-        }
+    install_layer(|wish| match wish {
+        Some(filter) => layer(format, io::stderr).with_filter(filter).boxed(),
+        None => by_verbosity(layer(format, io::stderr), verbose, false),
     });
+}
+
+fn layer<W>(format: LogFormat, writer: W) -> Box<dyn Layer<Registry> + Send + Sync>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    // A write that fails is not told on the standard error, which is what fails: that would panic.
+    match format {
+        LogFormat::Text => tracing_subscriber::fmt::layer()
+            .with_ansi(false)
+            .event_format(LineFormat::of_stderr())
+            .with_writer(writer)
+            .log_internal_errors(false)
+            .boxed(),
+        LogFormat::Json => tracing_subscriber::fmt::layer()
+            .fmt_fields(JsonFields::new())
+            .event_format(JsonFormat::new())
+            .with_writer(writer)
+            .log_internal_errors(false)
+            .boxed(),
+    }
 }
 
 fn install_layer(make: impl FnOnce(Option<EnvFilter>) -> Box<dyn Layer<Registry> + Send + Sync>) {

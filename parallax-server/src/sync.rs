@@ -1,10 +1,10 @@
+use std::collections::HashMap;
 use std::path::absolute;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use parallax_connect::{Connector, ConnectorOutput, RunError, Runner, SyncReport};
+use parallax_connect::{Connector, ConnectorOutput, RunError, Runner};
 use parallax_scheduler::{SyncError, run_once};
-use parallax_store::{CommitResult, Outcome, Store, StoreError};
-use tokio::sync::mpsc;
+use parallax_store::{CommitResult, Outcome, Session, Store, StoreError};
 use uuid::Uuid;
 
 use crate::app::{App, Opened};
@@ -13,11 +13,10 @@ use crate::conclusion::Conclusion;
 use crate::console::Console;
 use crate::error::Failure;
 use crate::exit::Exit;
+use crate::progress::Past;
+use crate::rows::{quoted, rows};
 use crate::signals::{Signal, Signals};
 use crate::{json, progress, summary};
-
-/// The runner queues what is more than this, so it need not be exact.
-const EVENTS: usize = 256;
 
 /// `parallax sync`: runs a connector, commits, and says what came of it.
 pub(crate) async fn run(
@@ -88,7 +87,8 @@ async fn sync(
     conclusion.sync_id = Some(sync_id.clone());
 
     // A sync that cannot run makes no store, and one that cannot be stored does not run.
-    let outline = Runner::new(&connector)
+    Runner::new(&connector)
+        .select(&args.select)
         .outline(&account_id, &sync_id)
         .map_err(Failure::Run)?;
     let store = open_store(args, conclusion).await?;
@@ -97,11 +97,10 @@ async fn sync(
         account_id: &account_id,
         sync_id: &sync_id,
         store: &store,
-        dry_run: args.dry_run,
-        show: args.show,
+        args,
     };
     // A signal during the commit comes too late: what is committed is committed.
-    let (output, result) = match sync.watched(outline, signals, console).await {
+    let (output, result) = match sync.watched(signals, console).await {
         Ok(synced) => synced,
         Err(SyncError::Run(RunError::Cancelled { report })) => {
             conclusion.report = Some(*report);
@@ -156,54 +155,51 @@ struct Sync<'a> {
     account_id: &'a str,
     sync_id: &'a str,
     store: &'a Store,
-    dry_run: bool,
-    /// Whether every change is listed.
-    show: bool,
+    args: &'a SyncArgs,
 }
 
 type Synced = (ConnectorOutput, CommitResult);
 
 impl Sync<'_> {
     /// Runs and commits, and shows it if somebody watches.
-    async fn watched(
-        self,
-        outline: SyncReport,
-        signals: &Signals,
-        console: &Console<'_>,
-    ) -> Result<Synced, SyncError> {
-        let runner = Runner::new(self.connector).cancel_on(signals.wait());
+    async fn watched(self, signals: &Signals, console: &Console<'_>) -> Result<Synced, SyncError> {
+        let runner = Runner::new(self.connector)
+            .select(&self.args.select)
+            .cancel_on(signals.wait());
+        let session = self.store.session();
         if console.bars.is_hidden() {
-            return self.once(runner).await;
+            return self.once(runner, session).await;
         }
-        let (sender, receiver) = mpsc::channel(EVENTS);
-        let then = if self.dry_run {
+        let past = self.past().await.unwrap_or_default();
+        let (watcher, entries) = progress::Watcher::new();
+        let then = if self.args.dry_run {
             "comparing with the store"
         } else {
             "committing"
         };
         // A task of its own, so that the bars move while a step blocks this one's thread.
         let bars = console.bars.clone();
-        let shown = tokio::spawn(progress::show(receiver, outline, then, bars));
-        let synced = self.once(runner.events(&sender)).await;
-        drop(sender);
+        let shown = tokio::spawn(progress::show(entries, past, then, bars));
+        let synced = self.once(runner, session.watcher(watcher)).await;
         // Were it to panic, there would be bars missing, and nothing else.
         shown.await.ok();
         synced
     }
 
-    async fn once(&self, runner: Runner<'_>) -> Result<Synced, SyncError> {
-        let mut session = self.store.session();
-        if self.show {
+    async fn once(
+        &self,
+        runner: Runner<'_>,
+        mut session: Session<'_>,
+    ) -> Result<Synced, SyncError> {
+        if self.args.show {
             session = session.list_changes(usize::MAX);
         }
-        if !self.dry_run {
+        if !self.args.dry_run {
             let synced = run_once(runner, self.account_id, self.sync_id, session).await?;
             return Ok((synced.output, synced.result));
         }
-        let output = runner
-            .sink(&session)
-            .run(self.account_id, self.sync_id)
-            .await?;
+        let runner = runner.sink(&session).journal(session.journal());
+        let output = runner.run(self.account_id, self.sync_id).await?;
         match session.plan(&output).await {
             Ok(result) => Ok((output, result)),
             Err(error) => Err(SyncError::Commit {
@@ -211,5 +207,29 @@ impl Sync<'_> {
                 error,
             }),
         }
+    }
+
+    /// Returns what each step did the last time that all of them completed.
+    async fn past(&self) -> Result<HashMap<String, Past>, StoreError> {
+        let source = format!(
+            "connector_id = {} AND account_id = {}",
+            quoted(self.connector.name()),
+            quoted(self.account_id)
+        );
+        let sql = format!(
+            "SELECT step_id, entities + relationships AS records, duration_ms
+             FROM parallax_sync_step WHERE {source} AND sync_id = (
+                 SELECT sync_id FROM parallax_sync WHERE {source} AND outcome = 'committed'
+                 ORDER BY committed_at DESC LIMIT 1)"
+        );
+        let found = self.store.query(&sql).await?;
+        let steps = rows(&found).map(|step| {
+            let past = Past {
+                records: step.number("records"),
+                duration: Duration::from_millis(step.number("duration_ms")),
+            };
+            (step.text("step_id").unwrap_or_default().to_owned(), past)
+        });
+        Ok(steps.collect())
     }
 }

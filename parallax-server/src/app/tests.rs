@@ -657,17 +657,22 @@ fn help_leads_with_examples() {
       <CONNECTOR>  Connector to run; `parallax connectors` lists them
 
     Options:
-          --store <URL>     Store, as sqlite:PATH [env: PARALLAX_STORE] [default: sqlite:parallax.db]
-          --account <NAME>  Account to read, if not the connector's own choice
-          --sync-id <ID>    Id of this sync: a second sync of the same id and content changes nothing
-                            [default: a new UUID]
-          --dry-run         Shows what the sync would change and writes nothing
-          --show            With --dry-run: shows every record that would change, and how
-          --exit-code       With --dry-run: ends with exit code 7 if a record would change
-          --json            Prints one JSON object, whatever happens
-      -v, --verbose...      Logs more: -v what happens, -vv details, -vvv everything; RUST_LOG overrules
-                            it
-      -h, --help            Print help
+          --store <URL>          Store, as sqlite:PATH [env: PARALLAX_STORE] [default:
+                                 sqlite:parallax.db]
+          --account <NAME>       Account to read, if not the connector's own choice
+          --select <STEPS>       Runs only these steps and those that they depend on: ids, with * for
+                                 any characters and + for all that depend on them
+          --sync-id <ID>         Id of this sync: a second sync of the same id and content changes
+                                 nothing [default: a new UUID]
+          --dry-run              Shows what the sync would change and writes nothing
+          --show                 With --dry-run: shows every record that would change, and how
+          --exit-code            With --dry-run: ends with exit code 7 if a record would change
+          --json                 Prints one JSON object, whatever happens
+      -v, --verbose...           Logs more: -v what happens, -vv details, -vvv everything; RUST_LOG
+                                 overrules it
+          --log-format <FORMAT>  Format of the log [default: text; of `serve` without a terminal json]
+                                 [possible values: text, json]
+      -h, --help                 Print help
 
     Connectors:
       team        People

@@ -68,6 +68,12 @@ fn what_cannot_be_done_says_so_and_how() {
         ("explain host", 2, "it is neither TYPE:KEY nor an id"),
         ("history host:x --limit 0", 2, "--limit"),
         ("explain host:x", 5, "there is no store at"),
+        ("events", 5, "there is no store at"),
+        (
+            "sync host --select nope",
+            2,
+            "no step is selected by \"nope\"",
+        ),
         ("store verify", 5, "there is no store at"),
         ("store backup backup.db", 5, "there is no store at"),
     ];
@@ -168,5 +174,48 @@ fn reader_that_stops_reading_is_no_failure() {
     assert_eq!(
         (output.status.code(), output.stderr.as_slice()),
         (Some(0), &b""[..])
+    );
+}
+
+#[test]
+fn events_tell_a_sync_as_it_was_told() {
+    let dir = TempDir::new().unwrap();
+    let (_, sync) = sync_json(dir.path(), &["--select", "users,groups"]);
+    let sync_id = sync["sync_id"].as_str().unwrap();
+    let statuses: Vec<_> = sync["steps"].as_array().unwrap().iter().collect();
+    let ran = |step: &&&Value| step["status"] != "not_selected";
+    assert!(
+        statuses.iter().filter(ran).count() < statuses.len(),
+        "{sync}"
+    );
+
+    // It is over, so there is nothing to follow.
+    let (code, json, _) = run(dir.path(), &["events", "--json", "--follow"]);
+    assert_eq!(code, 0);
+    let entries: Vec<Value> = json
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let seqs = entries.iter().map(|entry| entry["seq"].as_u64().unwrap());
+    assert!(seqs.eq(1..=entries.len() as u64));
+    assert_eq!(entries[0]["kind"], "started");
+    let last = entries.last().unwrap();
+    assert_eq!(last["kind"], "committed");
+    assert_eq!(last["stats"], sync["stats"]);
+
+    let (code, rest, _) = run(
+        dir.path(),
+        &["events", "--json", "--from", "3", &sync_id[..20]],
+    );
+    assert_eq!(code, 0);
+    let all: Vec<_> = json.lines().collect();
+    assert_eq!(rest.lines().collect::<Vec<_>>(), all[2..]);
+    let (code, text, _) = run(dir.path(), &["events", sync_id]);
+    assert_eq!((code, text.lines().count()), (0, entries.len() + 1));
+    let (code, _, stderr) = run(dir.path(), &["events", "nope"]);
+    assert_eq!(code, 2);
+    assert!(
+        stderr.contains("there is no journal of a sync \"nope\""),
+        "{stderr}"
     );
 }
