@@ -182,12 +182,19 @@ fn steps(conclusion: &Conclusion, committed: &Committed) -> String {
         return String::new();
     };
     let all = report.steps();
-    let odd: Vec<&StepReport> = all
+    let (not_selected, odd): (Vec<&StepReport>, Vec<&StepReport>) = all
         .iter()
         .filter(|step| step.status != StepStatus::Completed)
-        .collect();
+        .partition(|step| step.status == StepStatus::NotSelected);
+    let left_out = match not_selected.len() {
+        0 => String::new(),
+        n => format!(
+            "{n} of {} not selected; what is stored of them is kept.\n",
+            count(all.len() as u64, "step was", "steps were")
+        ),
+    };
     let mut text = match (committed.outcome, odd.len(), all.len()) {
-        (_, 0, _) => return String::new(),
+        (_, 0, _) => return left_out,
         (Outcome::Failed, ..) => "No step completed:\n".to_owned(),
         (_, 1, all) => format!(
             "1 of {} did not see everything; what it may have missed is kept:\n",
@@ -214,7 +221,7 @@ fn steps(conclusion: &Conclusion, committed: &Committed) -> String {
     if !rest.is_empty() {
         writeln!(text, "  {} more", rest.len()).ok();
     }
-    text
+    text + &left_out
 }
 
 fn style_of(status: StepStatus) -> Style {
@@ -411,6 +418,39 @@ mod tests {
           incomplete  users       page 3 is missing (and 1 more)
           failed      roles       list roles: connection reset
           skipped     role_users  step roles did not complete
+
+        1.23 s, store /srv/parallax.db
+        ");
+    }
+
+    #[test]
+    fn selected_sync_says_what_was_left_out() {
+        let mut selected = first();
+        let steps = selected.report.take().unwrap().steps().to_vec();
+        let mut roles = steps[1].clone();
+        roles.status = StepStatus::NotSelected;
+        selected.report = Some(parallax_connect::SyncReport::new(vec![
+            steps[0].clone(),
+            roles,
+        ]));
+        if let Some(committed) = &mut selected.committed {
+            committed.outcome = Outcome::Partial;
+        }
+        insta::assert_snapshot!(text(&selected), @"
+        Partly committed team, account acme, sync s-1
+
+                       created
+        ──────────────────────
+        team_role            2
+        team_user        1,200
+        HAS              1,201
+        ──────────────────────
+        entities         1,202
+        relationships    1,201
+
+        All of it is new: nothing was stored of this source.
+
+        1 of 2 steps were not selected; what is stored of them is kept.
 
         1.23 s, store /srv/parallax.db
         ");
