@@ -70,6 +70,7 @@ mod connector;
 mod context;
 mod graph;
 mod journal;
+mod pager;
 mod prior;
 mod pulse;
 mod retries;
@@ -84,6 +85,7 @@ mod watchdog;
 pub use connector::Connector;
 pub use context::StepContext;
 pub use graph::GraphError;
+pub use pager::{Page, Pager};
 pub use parallax_core::{
     ConnectorError, ConnectorOutput, EmitError, Entity, EntityId, EntityKey, EntityRef, ErrorKind,
     JournalEntry, JournalError, JournalKind, JournalSink, Record, Rejection, Relationship,
