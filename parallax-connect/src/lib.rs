@@ -70,6 +70,7 @@ mod connector;
 mod context;
 mod graph;
 mod journal;
+mod limiter;
 mod pager;
 mod prior;
 mod pulse;
@@ -85,6 +86,7 @@ mod watchdog;
 pub use connector::Connector;
 pub use context::StepContext;
 pub use graph::GraphError;
+pub use limiter::RateLimiter;
 pub use pager::{Page, Pager};
 pub use parallax_core::{
     ConnectorError, ConnectorOutput, EmitError, Entity, EntityId, EntityKey, EntityRef, ErrorKind,
