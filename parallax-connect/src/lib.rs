@@ -74,6 +74,7 @@ mod limiter;
 mod pager;
 mod prior;
 mod pulse;
+pub mod redact;
 mod retries;
 mod run;
 #[cfg(test)]
