@@ -82,3 +82,21 @@ fn join_trace() {
         "{told}"
     );
 }
+
+#[test]
+fn read_pages() {
+    let told = output(env!("CARGO_BIN_EXE_read_pages"));
+    // For how long depends on the machine.
+    let words = told.split_inclusive(' ').scan("", |last, word| {
+        Some(match std::mem::replace(last, word) {
+            "for " => "some ",
+            _ => word,
+        })
+    });
+    assert_eq!(
+        words.collect::<String>(),
+        "crates: completed, 8 entities, held up for some ms
+shelves: incomplete, 6 entities, held up for some ms (page 3 gives the token of page 1 again)
+"
+    );
+}

@@ -9,6 +9,7 @@ use parallax_core::{
 use tokio::sync::watch;
 use tracing::Span;
 
+use crate::limiter::Throttle;
 use crate::prior::{Prior, Sealed};
 use crate::pulse::Pulse;
 use crate::telemetry;
@@ -27,6 +28,9 @@ pub struct StepContext {
 /// The runner's hold on one attempt of a step. Dropped before its [`end`](Self::end), as in a
 /// cancelled run, it discards the attempt.
 pub(crate) struct RunningStep(Arc<SharedStep>);
+
+/// Counts as held up by a rate limit until it is dropped, however that comes about.
+pub(crate) struct Throttled<'a>(&'a StepContext);
 
 /// What the runner and all contexts of an attempt share.
 struct SharedStep {
@@ -62,6 +66,7 @@ struct OpenAttempt {
     sealed: Option<Vec<Arc<Batch>>>,
     scope_places: HashMap<String, u32>,
     report: Box<StepReport>,
+    throttle: Throttle,
     rejected: Vec<Rejected>,
     span: Span,
 }
@@ -217,6 +222,12 @@ impl StepContext {
         let _ = cancelled.wait_for(|is_cancelled| *is_cancelled).await;
     }
 
+    /// Counts the time until the guard is dropped as held up by a rate limit.
+    pub(crate) fn throttled(&self) -> Throttled<'_> {
+        self.update(|attempt, _| attempt.throttle.begin());
+        Throttled(self)
+    }
+
     fn update(&self, change: impl FnOnce(&mut OpenAttempt, Option<u32>)) {
         if let Some(attempt) = self.step.lock().as_mut() {
             change(attempt, self.scope);
@@ -245,6 +256,13 @@ impl StepContext {
             record: name,
             rejection,
         }
+    }
+}
+
+impl Drop for Throttled<'_> {
+    fn drop(&mut self) {
+        let Self(ctx) = self;
+        ctx.update(|attempt, _| attempt.report.throttled += attempt.throttle.end_one());
     }
 }
 
@@ -283,6 +301,7 @@ impl RunningStep {
                 sealed: is_read.then(Vec::new),
                 scope_places: HashMap::new(),
                 report: Box::new(StepReport::new("", "")),
+                throttle: Throttle::default(),
                 rejected: Vec::new(),
                 span,
             })),
@@ -370,6 +389,9 @@ impl OpenAttempt {
         .and_then(|()| last.map_or(Ok(()), |batch| self.write(batch)))
         .and_then(|()| self.sink.finish());
 
+        // What a task waits for that outlives the step holds up nothing any more.
+        let throttled = self.report.throttled + self.throttle.end();
+        self.report.throttled = throttled;
         let (report, sealed) = match accepted {
             Ok(()) => {
                 let mut report = self.report;
@@ -383,10 +405,12 @@ impl OpenAttempt {
                 (report, sealed)
             }
             Err(error) => {
-                // Nothing of a failed attempt counts: neither its records nor what it saw.
+                // Nothing of a failed attempt counts: neither its records nor what it saw. But the
+                // time it took is gone.
                 let mut failed = Box::new(StepReport::new("", ""));
                 failed.status = StepStatus::Failed;
                 failed.error = Some(error);
+                failed.throttled = throttled;
                 (failed, None)
             }
         };

@@ -70,8 +70,11 @@ mod connector;
 mod context;
 mod graph;
 mod journal;
+mod limiter;
+mod pager;
 mod prior;
 mod pulse;
+pub mod redact;
 mod retries;
 mod run;
 #[cfg(test)]
@@ -84,6 +87,8 @@ mod watchdog;
 pub use connector::Connector;
 pub use context::StepContext;
 pub use graph::GraphError;
+pub use limiter::RateLimiter;
+pub use pager::{Page, Pager};
 pub use parallax_core::{
     ConnectorError, ConnectorOutput, EmitError, Entity, EntityId, EntityKey, EntityRef, ErrorKind,
     JournalEntry, JournalError, JournalKind, JournalSink, Record, Rejection, Relationship,

@@ -33,7 +33,7 @@ pub struct Retries {
 }
 
 /// A system that asks for more is not waited for.
-const LONGEST_ASKED_FOR: Duration = Duration::from_secs(5 * 60);
+pub(crate) const LONGEST_ASKED_FOR: Duration = Duration::from_secs(5 * 60);
 
 impl Retries {
     /// Makes a policy of that many attempts after the first; 0 for none.

@@ -213,17 +213,18 @@ impl<'a> Telemetry<'a> {
         let duration_ms = millis(step.duration);
         // Only where it says something: nearly all steps have one.
         let attempts = Some(step.attempts).filter(|attempts| *attempts > 1);
+        let throttled_ms = Some(millis(step.throttled)).filter(|millis| *millis > 0);
         let Some(error) = &step.error else {
             let (entities, relationships) = (step.entities, step.relationships);
             let rejected = step.entities_rejected + step.relationships_rejected;
             match step.reason() {
                 None => tracing::info!(
                     %connector_id, %sync_id, %step_id, entities, relationships, rejected,
-                    attempts, duration_ms, "Step completed"
+                    attempts, throttled_ms, duration_ms, "Step completed"
                 ),
                 Some(reason) => tracing::warn!(
                     %connector_id, %sync_id, %step_id, entities, relationships, rejected,
-                    attempts, duration_ms, reason = %Escaped(reason), "Step incomplete"
+                    attempts, throttled_ms, duration_ms, reason = %Escaped(reason), "Step incomplete"
                 ),
             }
             self.journal.append(|| JournalKind::StepCompleted {
@@ -253,8 +254,8 @@ impl<'a> Telemetry<'a> {
                 %connector_id, %sync_id, %step_id, %kind, error = %shown, attempts, "Step cancelled"
             ),
             _ => tracing::warn!(
-                %connector_id, %sync_id, %step_id, %kind, error = %shown, attempts, duration_ms,
-                "Step failed"
+                %connector_id, %sync_id, %step_id, %kind, error = %shown, attempts, throttled_ms,
+                duration_ms, "Step failed"
             ),
         }
         self.journal.append(|| match step.status {

@@ -45,6 +45,9 @@ pub struct StepReport {
     pub attempts: u32,
     /// The pauses between its attempts, together.
     pub waited: Duration,
+    /// How long its attempts were held up by a rate limit, together; what waited at the same time
+    /// counts once.
+    pub throttled: Duration,
     /// Time from the first poll of its first attempt to the end of its last; zero for one that did
     /// not end by itself.
     pub duration: Duration,
@@ -117,6 +120,7 @@ impl StepReport {
             relationships_rejected: 0,
             attempts: 0,
             waited: Duration::ZERO,
+            throttled: Duration::ZERO,
             duration: Duration::ZERO,
         }
     }

@@ -161,6 +161,7 @@ fn step(step_id: &str, status: StepStatus) -> StepReport {
     let mut step = StepReport::new(step_id, format!("Collect {step_id}"));
     step.status = status;
     step.entities = 2;
+    step.throttled = Duration::from_millis(5);
     step.duration = Duration::from_millis(20);
     step
 }

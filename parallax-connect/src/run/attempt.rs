@@ -24,6 +24,8 @@ pub(super) struct Tries {
     pub(super) span: Span,
     /// When the first attempt was first polled.
     begun: Option<Instant>,
+    /// How long the attempts so far were held up by a rate limit.
+    throttled: Duration,
 }
 
 /// How long an attempt may take, and what follows one that failed.
@@ -49,6 +51,7 @@ impl Tries {
         Self {
             span: step_span(&step.id),
             begun: None,
+            throttled: Duration::ZERO,
         }
     }
 }
@@ -103,6 +106,7 @@ pub(super) async fn run_attempt(
         rejected,
     } = running.end(result);
     telemetry.records_rejected(&step.id, rejected);
+    tries.throttled += report.throttled;
 
     if let Some(error) = &report.error {
         let jitter = jitter(&run.names, &step.id, attempt);
@@ -117,6 +121,7 @@ pub(super) async fn run_attempt(
         }
     }
     report.attempts = attempt;
+    report.throttled = tries.throttled;
     report.duration = begun.elapsed();
     telemetry.step_ended(&step.id, &report);
     Attempted::Ended { report, sealed }

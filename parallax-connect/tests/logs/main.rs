@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use futures::poll;
 use parallax_connect::{
-    Connector, ConnectorError, Entity, Retries, RunError, Runner, Step, StepContext, entity,
-    relationship, run_connector, step,
+    Connector, ConnectorError, Entity, RateLimiter, Retries, RunError, Runner, Step, StepContext,
+    entity, relationship, run_connector, step,
 };
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -92,6 +92,49 @@ async fn a_run_is_logged_line_by_line() {
     step{step_id=~hosts} > WARN Step incomplete connector_id=~varied sync_id=~sync-001 step_id=~hosts entities=1 relationships=0 rejected=1 duration_ms=1500 reason=~eu: page 2 timed out
     INFO Sync completed connector_id=~varied sync_id=~sync-001 entities=3 relationships=1 duration_ms=1500
     "#);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_a_rate_limit_held_up_says_how_long() {
+    struct Slow(RateLimiter);
+    impl Connector for Slow {
+        fn name(&self) -> &str {
+            "slow"
+        }
+
+        fn steps(&self) -> Vec<Step<'_>> {
+            let waits = move |ctx: StepContext| async move {
+                self.0.until_ready(&ctx, ctx.step_id()).await?;
+                self.0.until_ready(&ctx, ctx.step_id()).await?;
+                match ctx.step_id() {
+                    "fails" => Err(ConnectorError::fatal("no")),
+                    "misses" => {
+                        ctx.incomplete("page 2");
+                        Ok(())
+                    }
+                    _ => Ok(()),
+                }
+            };
+            vec![
+                step("fails", "", waits),
+                step("misses", "", waits),
+                step("sees", "", waits),
+            ]
+        }
+    }
+    let (captured, _guard) = captured();
+    let slow = Slow(RateLimiter::new(4, Duration::from_secs(1)));
+    run_connector(&slow, "acme", "sync-001", None)
+        .await
+        .unwrap();
+    let told = without_sync(&captured, "slow");
+    let ends: Vec<_> = told.lines().filter(|line| line.contains("_ms=")).collect();
+    insta::assert_snapshot!(ends.join("\n"), @"
+    step{step_id=~fails} > WARN Step failed connector_id=~slow sync_id=~sync-001 step_id=~fails kind=~fatal error=~no throttled_ms=250 duration_ms=250
+    step{step_id=~misses} > WARN Step incomplete connector_id=~slow sync_id=~sync-001 step_id=~misses entities=0 relationships=0 rejected=0 throttled_ms=250 duration_ms=250 reason=~page 2
+    step{step_id=~sees} > INFO Step completed connector_id=~slow sync_id=~sync-001 step_id=~sees entities=0 relationships=0 rejected=0 throttled_ms=250 duration_ms=250
+    INFO Sync completed connector_id=~slow sync_id=~sync-001 entities=0 relationships=0 duration_ms=250
+    ");
 }
 
 #[tokio::test(start_paused = true)]
