@@ -236,6 +236,7 @@ impl<'a> Telemetry<'a> {
                 relationships,
                 rejected,
                 duration_ms,
+                throttled_ms: millis(step.throttled),
             });
             return self.send(|| SyncEvent::StepCompleted {
                 step_id: step_id.to_owned(),
@@ -269,6 +270,7 @@ impl<'a> Telemetry<'a> {
                 error: error.into(),
                 attempts: step.attempts,
                 duration_ms,
+                throttled_ms: millis(step.throttled),
             },
         });
         self.send(|| SyncEvent::StepFailed {

@@ -135,6 +135,9 @@ pub enum JournalKind {
         rejected: u64,
         /// Time since it began.
         duration_ms: u64,
+        /// How much of that it waited for rate limits.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        throttled_ms: u64,
     },
     /// A step failed, panicked, timed out or was cancelled; nothing it emitted counts.
     StepFailed {
@@ -148,6 +151,9 @@ pub enum JournalKind {
         attempts: u32,
         /// Time since it began.
         duration_ms: u64,
+        /// How much of that it waited for rate limits.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        throttled_ms: u64,
     },
     /// A step did not run, because one that it depends on failed or was skipped.
     StepSkipped {
@@ -253,6 +259,11 @@ pub trait JournalSink: Send + Sync {
     /// Called in the order of [`seq`](JournalEntry::seq), from any thread, and never awaited: it
     /// must not block, or the run waits.
     fn append(&self, entry: &JournalEntry);
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// The version of the JSON object.
@@ -463,6 +474,7 @@ mod tests {
                 relationships: 4,
                 rejected: 2,
                 duration_ms: 1_500,
+                throttled_ms: 0,
             },
             JournalKind::StepFailed {
                 step_id: step_id(),
@@ -470,6 +482,7 @@ mod tests {
                 error: error(),
                 attempts: 4,
                 duration_ms: 9_000,
+                throttled_ms: 250,
             },
             JournalKind::StepSkipped {
                 step_id: step_id(),
@@ -525,7 +538,7 @@ mod tests {
         {… "kind":"step_stalled","step_id":"users","idle_ms":60000,"blocking":false}
         {… "kind":"records_rejected","step_id":"users","rule":"empty_key","count":2,"samples":["okta_user \"\": a key is empty"]}
         {… "kind":"step_completed","step_id":"users","status":"completed","attempts":2,"entities":10,"relationships":4,"rejected":2,"duration_ms":1500}
-        {… "kind":"step_failed","step_id":"users","status":"failed","error":{"kind":"retryable","message":"list users: 503"},"attempts":4,"duration_ms":9000}
+        {… "kind":"step_failed","step_id":"users","status":"failed","error":{"kind":"retryable","message":"list users: 503"},"attempts":4,"duration_ms":9000,"throttled_ms":250}
         {… "kind":"step_skipped","step_id":"users","error":{"kind":"retryable","message":"list users: 503"}}
         {… "kind":"completed","entities":10,"relationships":4,"duration_ms":1600}
         {… "kind":"cancelled"}

@@ -131,6 +131,13 @@ fn as_text(entry: &JournalEntry) -> String {
 pub(crate) fn words(kind: &JournalKind) -> String {
     let took = |ms: u64| paint(FAINT, seconds(Duration::from_millis(ms)));
     let steps = |n: usize| format!("{n} step{}", if n == 1 { "" } else { "s" });
+    let took_throttled = |ms: u64, throttled: u64| match throttled {
+        0 => took(ms),
+        throttled => {
+            let throttled = seconds(Duration::from_millis(throttled));
+            format!("{} ({throttled} of it throttled)", took(ms))
+        }
+    };
     let several = |attempts: u32| match attempts {
         0..=1 => String::new(),
         n => format!(" in {n} attempts"),
@@ -187,6 +194,7 @@ pub(crate) fn words(kind: &JournalKind) -> String {
             entities,
             relationships,
             duration_ms,
+            throttled_ms,
             ..
         } => {
             let how = match reason {
@@ -198,7 +206,7 @@ pub(crate) fn words(kind: &JournalKind) -> String {
                 "{step_id}: {how}{}, {}, {}{}",
                 several(*attempts),
                 counts(*entities, *relationships),
-                took(*duration_ms),
+                took_throttled(*duration_ms, *throttled_ms),
                 reason.unwrap_or_default()
             )
         }
@@ -208,11 +216,12 @@ pub(crate) fn words(kind: &JournalKind) -> String {
             error,
             attempts,
             duration_ms,
+            throttled_ms,
         } => format!(
             "{step_id}: {}{}, {}: {error}",
             paint(WRONG, status),
             several(*attempts),
-            took(*duration_ms)
+            took_throttled(*duration_ms, *throttled_ms)
         ),
         JournalKind::StepSkipped { step_id, error } => {
             format!("{step_id}: {}: {error}", paint(ODD, "skipped"))

@@ -380,6 +380,7 @@ mod tests {
                 relationships: 0,
                 rejected: 0,
                 duration_ms: 1_234,
+                throttled_ms: 0,
             }),
             board.note(JournalKind::StepFailed {
                 step_id: "roles".to_owned(),
@@ -387,6 +388,7 @@ mod tests {
                 error: error(r"connection\nreset"),
                 attempts: 4,
                 duration_ms: 9_000,
+                throttled_ms: 0,
             }),
             board.note(JournalKind::StepSkipped {
                 step_id: "role_users".to_owned(),

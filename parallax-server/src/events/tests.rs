@@ -72,6 +72,7 @@ fn each_entry_is_a_line() {
             relationships: 0,
             rejected: 2,
             duration_ms: 1_234,
+            throttled_ms: 600,
         },
         JournalKind::StepFailed {
             step_id: step_id(),
@@ -79,6 +80,7 @@ fn each_entry_is_a_line() {
             error: error("503"),
             attempts: 4,
             duration_ms: 9_000,
+            throttled_ms: 0,
         },
         JournalKind::StepSkipped {
             step_id: step_id(),
@@ -135,7 +137,7 @@ fn each_entry_is_a_line() {
      5  2025-11-24 16:00:00.120  users: has emitted nothing for 1 min 0 s
      6  2025-11-24 16:00:00.120  users: blocks its thread, for 5.00 s so far
      7  2025-11-24 16:00:00.120  users: 2 rejected by empty_key: user "": a key is empty
-     8  2025-11-24 16:00:00.120  users: incomplete in 2 attempts, 1,200 entities, 1.23 s: page 2 timed out
+     8  2025-11-24 16:00:00.120  users: incomplete in 2 attempts, 1,200 entities, 1.23 s (600 ms of it throttled): page 2 timed out
      9  2025-11-24 16:00:00.120  users: failed in 4 attempts, 9.00 s: 503
     10  2025-11-24 16:00:00.120  users: skipped: step login did not complete
     11  2025-11-24 16:00:00.120  run completed: 1,200 entities, 1.30 s
