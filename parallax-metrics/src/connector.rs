@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, SharedString};
-use parallax_core::{StepReport, StepStatus, SyncStats};
+use parallax_core::{ErrorKind, StepReport, StepRetries, StepStatus, SyncStats};
 
 use crate::label::OTHER;
 use crate::names::{self, Kind};
 use crate::outcome::SyncOutcome;
-use crate::parallax_metrics::Live;
+use crate::parallax_metrics::{Live, Past, since_1970};
 use crate::record::float;
 
 /// The series of one connector, and what each of its sources adds to the gauges.
@@ -26,11 +26,14 @@ pub(crate) struct Connector {
     syncs: Vec<Counter>,
     sync_duration: Histogram,
     syncs_in_progress: Gauge,
+    sync_interval: Gauge,
     last_success: Gauge,
     last_complete: Gauge,
+    kept_since: Gauge,
     commit_duration: Histogram,
     changesets_held: Counter,
     events_undelivered: Counter,
+    reconciliation_mismatches: Counter,
     memory: Mutex<Memory>,
 }
 
@@ -54,9 +57,13 @@ const SUMMED: usize = names::STATS_GAUGES + names::LIVE.len();
 #[derive(Debug, Default)]
 struct Source {
     values: [u64; SUMMED],
+    interval: Duration,
     /// Since 1970.
     last_success: Option<Duration>,
     last_complete: Option<Duration>,
+    kept_since: Option<Duration>,
+    /// Whether a commit of this program has told what it kept.
+    has_committed: bool,
 }
 
 /// The series of one step.
@@ -67,6 +74,17 @@ pub(crate) struct Step {
     /// In the order of [`STATUSES`].
     ended: Vec<Counter>,
     duration: Histogram,
+    /// In the order of [`RETRIED`].
+    retries: Vec<Retries>,
+}
+
+/// The series of a step's retries after one kind of error.
+#[derive(Debug)]
+struct Retries {
+    count: Counter,
+    waited: Counter,
+    /// What is less than a second, and not counted yet.
+    rest: Mutex<Duration>,
 }
 
 /// The ends of a step whose series exist before one ended so.
@@ -76,6 +94,13 @@ pub(crate) const STATUSES: [StepStatus; 5] = [
     StepStatus::Failed,
     StepStatus::Skipped,
     StepStatus::Cancelled,
+];
+
+/// The kinds of errors after which a step is tried again.
+pub(crate) const RETRIED: [ErrorKind; 3] = [
+    ErrorKind::Retryable,
+    ErrorKind::RateLimited,
+    ErrorKind::TimedOut,
 ];
 
 impl Connector {
@@ -100,11 +125,14 @@ impl Connector {
                 .collect(),
             sync_duration: names::SYNC_DURATION.histogram(labels),
             syncs_in_progress: names::SYNCS_IN_PROGRESS.gauge(labels),
+            sync_interval: names::SYNC_INTERVAL.gauge(labels),
             last_success: names::LAST_SUCCESS.gauge(labels),
             last_complete: names::LAST_COMPLETE.gauge(labels),
+            kept_since: names::KEPT_SINCE.gauge(labels),
             commit_duration: names::COMMIT_DURATION.histogram(labels),
             changesets_held: names::CHANGESETS.counter(&[&label, &"held".into()]),
             events_undelivered: names::EVENTS_UNDELIVERED.counter(labels),
+            reconciliation_mismatches: names::RECONCILIATION_MISMATCHES.counter(labels),
             memory: Mutex::default(),
             label,
         }
@@ -146,24 +174,38 @@ impl Connector {
             source.last_success = success.or(source.last_success);
             source.last_complete = complete.or(source.last_complete);
         });
-        self.set_timestamps(&memory);
+        self.set_times(&memory);
         remembered
     }
 
-    /// Notes when a source's last syncs ended, unless later ones are known.
-    pub(crate) fn restored(
-        &self,
-        key: SourceKey,
-        success: Option<Duration>,
-        complete: Option<Duration>,
-        room: &Room,
-    ) -> Remembered {
+    /// Notes what is known of a source's past, unless it is known better.
+    pub(crate) fn restored(&self, key: SourceKey, past: &Past, room: &Room) -> Remembered {
+        let Past {
+            last_success,
+            last_complete,
+            kept_since,
+            entities_kept,
+            relationships_kept,
+        } = *past;
         let mut memory = lock(&self.memory);
-        let remembered = memory.with_source(key, room, |source, _| {
-            source.last_success = source.last_success.or(success);
-            source.last_complete = source.last_complete.or(complete);
+        let remembered = memory.with_source(key, room, |source, sums| {
+            source.last_success = source.last_success.or(last_success.map(since_1970));
+            source.last_complete = source.last_complete.or(last_complete.map(since_1970));
+            if !source.has_committed {
+                source.kept_since = kept_since.map(since_1970);
+                let kept = gauges_ending_in("_kept").zip([entities_kept, relationships_kept]);
+                self.share(source, sums, kept);
+            }
         });
-        self.set_timestamps(&memory);
+        self.set_times(&memory);
+        remembered
+    }
+
+    /// Notes how often a source is synced.
+    pub(crate) fn scheduled(&self, key: SourceKey, interval: Duration, room: &Room) -> Remembered {
+        let mut memory = lock(&self.memory);
+        let remembered = memory.with_source(key, room, |source, _| source.interval = interval);
+        self.set_times(&memory);
         remembered
     }
 
@@ -172,6 +214,7 @@ impl Connector {
         key: SourceKey,
         stats: &SyncStats,
         duration: Duration,
+        at: Duration,
         room: &Room,
     ) -> Remembered {
         let values = || names::STATS.iter().zip(stats.values());
@@ -182,11 +225,28 @@ impl Connector {
             .iter()
             .zip(values().filter_map(of(Kind::Counter)))
         {
-            counter.increment(value);
+            // Most are 0 in most commits.
+            if value > 0 {
+                counter.increment(value);
+            }
         }
         self.commit_duration.record(duration);
-        let gauges = values().filter_map(of(Kind::Gauge));
-        self.share(key, gauges.enumerate(), room)
+        let keeps = stats.entities_kept > 0 || stats.relationships_kept > 0;
+        let mut memory = lock(&self.memory);
+        let mut is_other_time = false;
+        let remembered = memory.with_source(key, room, |source, sums| {
+            source.has_committed = true;
+            is_other_time = keeps != source.kept_since.is_some();
+            if is_other_time {
+                source.kept_since = keeps.then_some(at);
+            }
+            let gauges = values().filter_map(of(Kind::Gauge));
+            self.share(source, sums, gauges.enumerate());
+        });
+        if is_other_time {
+            self.set_times(&memory);
+        }
+        remembered
     }
 
     pub(crate) fn live(&self, key: SourceKey, live: Live, room: &Room) -> Remembered {
@@ -195,8 +255,8 @@ impl Connector {
             relationships,
             waiting,
         } = live;
-        let values = [entities, relationships, waiting].into_iter();
-        self.share(key, (names::STATS_GAUGES..).zip(values), room)
+        let values = (names::STATS_GAUGES..).zip([entities, relationships, waiting]);
+        lock(&self.memory).with_source(key, room, |source, sums| self.share(source, sums, values))
     }
 
     /// Sets what a source adds to the gauges of what is held.
@@ -207,14 +267,8 @@ impl Connector {
         relationships: u64,
         room: &Room,
     ) -> Remembered {
-        let gauges = names::STATS
-            .iter()
-            .filter(|metric| metric.kind == Kind::Gauge);
-        let places = gauges
-            .enumerate()
-            .filter(|(_, gauge)| gauge.name.ends_with("_held"))
-            .map(|(place, _)| place);
-        self.share(key, places.zip([entities, relationships]), room)
+        let held = gauges_ending_in("_held").zip([entities, relationships]);
+        lock(&self.memory).with_source(key, room, |source, sums| self.share(source, sums, held))
     }
 
     pub(crate) fn changeset_held(&self) {
@@ -223,6 +277,10 @@ impl Connector {
 
     pub(crate) fn events_undelivered(&self, events: u64) {
         self.events_undelivered.increment(events);
+    }
+
+    pub(crate) fn reconciliation_mismatched(&self) {
+        self.reconciliation_mismatches.increment(1);
     }
 
     pub(crate) fn forget(&self, key: SourceKey, room: &Room) {
@@ -236,7 +294,7 @@ impl Connector {
             *sum -= u128::from(value);
             gauge.set(float(*sum));
         }
-        self.set_timestamps(&memory);
+        self.set_times(&memory);
     }
 
     /// Returns the series of a step, if there are or may be such.
@@ -255,33 +313,48 @@ impl Connector {
     /// Replaces what a source adds to some gauges; their places rise.
     fn share(
         &self,
-        key: SourceKey,
+        source: &mut Source,
+        sums: &mut [u128; SUMMED],
         values: impl Iterator<Item = (usize, u64)>,
-        room: &Room,
-    ) -> Remembered {
-        lock(&self.memory).with_source(key, room, |source, sums| {
-            let mut values = values.peekable();
-            let shares = source.values.iter_mut().zip(sums).zip(&self.gauges);
-            for (place, ((share, sum), gauge)) in shares.enumerate() {
-                let Some((_, value)) = values.next_if(|(next, _)| *next == place) else {
-                    continue;
-                };
-                *sum = *sum - u128::from(*share) + u128::from(value);
-                *share = value;
-                gauge.set(float(*sum));
-            }
-        })
+    ) {
+        let mut values = values.peekable();
+        let shares = source.values.iter_mut().zip(sums).zip(&self.gauges);
+        for (place, ((share, sum), gauge)) in shares.enumerate() {
+            let Some((_, value)) = values.next_if(|(next, _)| *next == place) else {
+                continue;
+            };
+            *sum = *sum - u128::from(*share) + u128::from(value);
+            *share = value;
+            gauge.set(float(*sum));
+        }
     }
 
-    fn set_timestamps(&self, memory: &Memory) {
+    /// Sets the gauges that are of the source which waits the longest.
+    fn set_times(&self, memory: &Memory) {
+        let sources = || memory.sources.values();
         let oldest = |of: fn(&Source) -> Option<Duration>| {
-            let oldest = memory.sources.values().filter_map(of).min();
+            let oldest = sources().filter_map(of).min();
             oldest.unwrap_or_default().as_secs_f64()
         };
         self.last_success.set(oldest(|source| source.last_success));
         self.last_complete
             .set(oldest(|source| source.last_complete));
+        self.kept_since.set(oldest(|source| source.kept_since));
+        let longest = sources().map(|source| source.interval).max();
+        self.sync_interval
+            .set(longest.unwrap_or_default().as_secs_f64());
     }
+}
+
+/// Returns the places of such gauges among those of the stats: of entities, then of relationships.
+fn gauges_ending_in(end: &'static str) -> impl Iterator<Item = usize> {
+    let gauges = names::STATS
+        .iter()
+        .filter(|metric| metric.kind == Kind::Gauge);
+    gauges
+        .enumerate()
+        .filter(move |(_, gauge)| gauge.name.ends_with(end))
+        .map(|(place, _)| place)
 }
 
 /// Whether there was room for what a source adds to the gauges.
@@ -318,6 +391,10 @@ impl Step {
         Self {
             ended: ended.collect(),
             duration: names::STEP_DURATION.histogram(&[&connector, &label]),
+            retries: RETRIED
+                .iter()
+                .map(|kind| Retries::new(&connector, &label, kind.as_str()))
+                .collect(),
             label,
             connector,
         }
@@ -347,6 +424,34 @@ impl Step {
         if has_run {
             self.duration.record(report.duration);
         }
+        for retries in &report.retries {
+            let mut known = RETRIED.iter().zip(&self.retries);
+            match known.find(|(kind, _)| **kind == retries.kind) {
+                Some((_, of)) => of.add(retries),
+                // One name for all that may come, for the number of series to stay bounded.
+                None => Retries::new(&self.connector, &self.label, "other").add(retries),
+            }
+        }
+    }
+}
+
+impl Retries {
+    fn new(connector: &SharedString, step: &SharedString, kind: &'static str) -> Self {
+        let labels = &[connector, step, &kind.into()];
+        Self {
+            count: names::STEP_RETRIES.counter(labels),
+            waited: names::STEP_WAITED.counter(labels),
+            rest: Mutex::default(),
+        }
+    }
+
+    fn add(&self, retries: &StepRetries) {
+        self.count.increment(retries.count.into());
+        // A counter counts whole numbers: the rest comes with a later pause.
+        let mut rest = lock(&self.rest);
+        let waited = rest.saturating_add(retries.waited);
+        self.waited.increment(waited.as_secs());
+        *rest = Duration::from_nanos(waited.subsec_nanos().into());
     }
 }
 

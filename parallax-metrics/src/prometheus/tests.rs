@@ -33,14 +33,14 @@ fn one_sync(metrics: &ParallaxMetrics) {
     stats.entities_created = 120;
     stats.relationships_created = 80;
     stats.entities_kept = 2;
-    metrics.committed("okta", "acme", &stats, Duration::from_millis(20));
+    let at = UNIX_EPOCH + Duration::from_millis(1_790_000_000_500);
+    metrics.committed("okta", "acme", &stats, Duration::from_millis(20), at);
     let live = Live {
         entities: 122,
         relationships: 80,
         waiting: 1,
     };
     metrics.live("okta", "acme", live);
-    let at = UNIX_EPOCH + Duration::from_millis(1_790_000_000_500);
     let duration = Duration::from_secs(2);
     metrics.sync_ended("okta", "acme", SyncOutcome::Committed, duration, at);
 }
@@ -139,6 +139,14 @@ fn one_sync_is_rendered() {
     # TYPE parallax_events_undelivered_total counter
     parallax_events_undelivered_total{connector_id="okta"} 0
 
+    # HELP parallax_kept_since_timestamp_seconds Since when the source that keeps records the longest does so; 0: none keeps any.
+    # TYPE parallax_kept_since_timestamp_seconds gauge
+    parallax_kept_since_timestamp_seconds{connector_id="okta"} 1790000000.5
+
+    # HELP parallax_reconciliation_mismatches_total Commits that were undone because their books did not balance.
+    # TYPE parallax_reconciliation_mismatches_total counter
+    parallax_reconciliation_mismatches_total{connector_id="okta"} 0
+
     # HELP parallax_relationships Relationships that are live.
     # TYPE parallax_relationships gauge
     parallax_relationships{connector_id="okta"} 80
@@ -207,6 +215,18 @@ fn one_sync_is_rendered() {
     parallax_step_duration_seconds_sum{connector_id="okta",step_id="users"} 1.5
     parallax_step_duration_seconds_count{connector_id="okta",step_id="users"} 1
 
+    # HELP parallax_step_retries_total Attempts after the first, by the kind of error before.
+    # TYPE parallax_step_retries_total counter
+    parallax_step_retries_total{connector_id="okta",step_id="users",kind="rate_limited"} 0
+    parallax_step_retries_total{connector_id="okta",step_id="users",kind="retryable"} 0
+    parallax_step_retries_total{connector_id="okta",step_id="users",kind="timed_out"} 0
+
+    # HELP parallax_step_waited_seconds_total Whole seconds of pauses before attempts, by the kind of error before.
+    # TYPE parallax_step_waited_seconds_total counter
+    parallax_step_waited_seconds_total{connector_id="okta",step_id="users",kind="rate_limited"} 0
+    parallax_step_waited_seconds_total{connector_id="okta",step_id="users",kind="retryable"} 0
+    parallax_step_waited_seconds_total{connector_id="okta",step_id="users",kind="timed_out"} 0
+
     # HELP parallax_steps_total Steps that ended, by how.
     # TYPE parallax_steps_total counter
     parallax_steps_total{connector_id="okta",step_id="users",outcome="cancelled"} 0
@@ -238,6 +258,10 @@ fn one_sync_is_rendered() {
     parallax_sync_duration_seconds_bucket{connector_id="okta",le="+Inf"} 1
     parallax_sync_duration_seconds_sum{connector_id="okta"} 2
     parallax_sync_duration_seconds_count{connector_id="okta"} 1
+
+    # HELP parallax_sync_interval_seconds The longest interval at which a source is synced; 0: none is scheduled.
+    # TYPE parallax_sync_interval_seconds gauge
+    parallax_sync_interval_seconds{connector_id="okta"} 0
 
     # HELP parallax_sync_last_complete_timestamp_seconds When the source longest without a complete sync had its last; 0: none had one.
     # TYPE parallax_sync_last_complete_timestamp_seconds gauge
