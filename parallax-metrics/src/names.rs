@@ -271,6 +271,11 @@ impl Metric {
         histogram!(self.name, self.labels_with(values))
     }
 
+    #[cfg(feature = "prometheus")]
+    pub(crate) fn is_in_seconds(&self) -> bool {
+        self.unit == Unit::Seconds
+    }
+
     fn labels_with(&self, values: &[&SharedString]) -> Vec<Label> {
         debug_assert_eq!(self.labels.len(), values.len(), "{}", self.name);
         let labels = self.labels.iter().zip(values);

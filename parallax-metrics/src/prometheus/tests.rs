@@ -286,6 +286,109 @@ fn one_sync_is_rendered() {
 }
 
 #[test]
+fn openmetrics_says_the_same_in_its_own_way() {
+    let recorder = recorder();
+    metrics::with_local_recorder(&recorder, || {
+        let metrics = ParallaxMetrics::new();
+        metrics.register("okta", &[]);
+        metrics.scheduled("okta", "acme", Duration::from_secs(60));
+        // A connector's own, of whatever kind.
+        metrics::describe_counter!("own_requests", "Asked of the \"API\"\\.");
+        metrics::counter!("own_requests", "path" => "a\"b\n\\le=\"1\"").increment(3);
+        metrics::counter!("own_errors_total").increment(1);
+        metrics::gauge!("own_ratio").set(0.5);
+        metrics::histogram!("own_bytes", "le" => "7").record(8.0);
+    });
+    let handle = recorder.handle();
+    let rendering = Prometheus { handle }.render_openmetrics();
+    assert!(!rendering.contains("\n\n"));
+    let families = rendering.strip_suffix("# EOF\n").unwrap();
+    let mut families: Vec<String> = families
+        .split("# TYPE ")
+        .filter(|family| {
+            [
+                "own_",
+                "parallax_sync_interval",
+                "parallax_commit",
+                "parallax_events",
+            ]
+            .iter()
+            .any(|name| family.starts_with(name))
+        })
+        .map(|family| format!("# TYPE {family}"))
+        .collect();
+    families.sort_unstable();
+    insta::assert_snapshot!(families.concat(), @r#"
+    # TYPE own_bytes summary
+    own_bytes{le="7",quantile="0.0"} 8
+    own_bytes{le="7",quantile="0.5"} 8.000467695685316
+    own_bytes{le="7",quantile="0.9"} 8.000467695685316
+    own_bytes{le="7",quantile="0.95"} 8.000467695685316
+    own_bytes{le="7",quantile="0.99"} 8.000467695685316
+    own_bytes{le="7",quantile="0.999"} 8.000467695685316
+    own_bytes{le="7",quantile="1.0"} 8
+    own_bytes_sum{le="7"} 8
+    own_bytes_count{le="7"} 1
+    # TYPE own_errors counter
+    own_errors_total 1
+    # TYPE own_ratio gauge
+    own_ratio 0.5
+    # TYPE own_requests unknown
+    # HELP own_requests Asked of the \"API\"\\.
+    own_requests{path="a\"b\n\\le=\"1\""} 3
+    # TYPE parallax_commit_duration_seconds histogram
+    # UNIT parallax_commit_duration_seconds seconds
+    # HELP parallax_commit_duration_seconds Time a commit took, from the diff to the end of the transaction.
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="0.001"} 0
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="0.0025"} 0
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="0.005"} 0
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="0.01"} 0
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="0.025"} 0
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="0.05"} 0
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="0.1"} 0
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="0.25"} 0
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="0.5"} 0
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="1.0"} 0
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="2.5"} 0
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="5.0"} 0
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="10.0"} 0
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="30.0"} 0
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="60.0"} 0
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="120.0"} 0
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="300.0"} 0
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="+Inf"} 0
+    parallax_commit_duration_seconds_sum{connector_id="okta"} 0
+    parallax_commit_duration_seconds_count{connector_id="okta"} 0
+    # TYPE parallax_events_undelivered counter
+    # HELP parallax_events_undelivered Events that the watcher of a sync did not take in time.
+    parallax_events_undelivered_total{connector_id="okta"} 0
+    # TYPE parallax_sync_interval_seconds gauge
+    # UNIT parallax_sync_interval_seconds seconds
+    # HELP parallax_sync_interval_seconds The longest interval at which a source is synced; 0: none is scheduled.
+    parallax_sync_interval_seconds{connector_id="okta"} 60
+    "#);
+}
+
+/// What the exporter writes, OpenMetrics must say with as many samples, of the same values.
+#[test]
+fn openmetrics_has_every_sample() {
+    let recorder = recorder();
+    metrics::with_local_recorder(&recorder, || one_sync(&ParallaxMetrics::new()));
+    let handle = recorder.handle();
+    let prometheus = Prometheus { handle };
+    let samples = |rendering: String| {
+        let lines = rendering.lines();
+        let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let mut lines: Vec<_> = lines.map(|line| line.replace(".0\"", "\"")).collect();
+        lines.sort_unstable();
+        lines
+    };
+    let text = samples(prometheus.render());
+    assert_eq!(samples(prometheus.render_openmetrics()), text);
+    assert!(text.len() > 80, "{}", text.len());
+}
+
+#[test]
 fn promtool_finds_no_fault() {
     let promtool =
         Command::new(std::env::var("PROMTOOL").unwrap_or_else(|_| "promtool".to_owned()))
