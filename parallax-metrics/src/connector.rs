@@ -1,5 +1,5 @@
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -43,13 +43,28 @@ pub(crate) struct Connector {
 struct Memory {
     steps: HashMap<Box<str>, Arc<Step>>,
     sources: HashMap<SourceKey, Source>,
-    /// Of each gauge, the sum over the sources. Wide enough for any number of any `u64`.
-    sums: [u128; SUMMED],
+    all: All,
     in_progress: u64,
 }
 
+/// What the sources come to together: kept up to date, because a connector may have tens of
+/// thousands of them, and each sync changes one.
+#[derive(Debug, Default)]
+struct All {
+    /// Of each gauge, the sum over the sources. Wide enough for any number of any `u64`.
+    sums: [u128; SUMMED],
+    intervals: Times,
+    last_success: Times,
+    last_complete: Times,
+    kept_since: Times,
+}
+
+/// Times in their order, each with how many sources have it.
+#[derive(Debug, Default)]
+struct Times(BTreeMap<Duration, usize>);
+
 /// Names a source by a hash of its ids, so that it takes as little room as they may take much.
-pub(crate) type SourceKey = [u64; 2];
+pub(crate) type SourceKey = u64;
 
 /// How many gauges are sums over sources.
 const SUMMED: usize = names::STATS_GAUGES + names::LIVE.len();
@@ -57,7 +72,7 @@ const SUMMED: usize = names::STATS_GAUGES + names::LIVE.len();
 #[derive(Debug, Default)]
 struct Source {
     values: [u64; SUMMED],
-    interval: Duration,
+    interval: Option<Duration>,
     /// Since 1970.
     last_success: Option<Duration>,
     last_complete: Option<Duration>,
@@ -170,11 +185,14 @@ impl Connector {
         room: &Room,
     ) -> Remembered {
         let mut memory = lock(&self.memory);
-        let remembered = memory.with_source(key, room, |source, _| {
-            source.last_success = success.or(source.last_success);
-            source.last_complete = complete.or(source.last_complete);
+        let remembered = memory.with_source(key, room, |source, all| {
+            let success = success.or(source.last_success);
+            all.last_success.replace(&mut source.last_success, success);
+            let complete = complete.or(source.last_complete);
+            all.last_complete
+                .replace(&mut source.last_complete, complete);
         });
-        self.set_times(&memory);
+        self.set_times(&memory.all);
         remembered
     }
 
@@ -188,24 +206,30 @@ impl Connector {
             relationships_kept,
         } = *past;
         let mut memory = lock(&self.memory);
-        let remembered = memory.with_source(key, room, |source, sums| {
-            source.last_success = source.last_success.or(last_success.map(since_1970));
-            source.last_complete = source.last_complete.or(last_complete.map(since_1970));
+        let remembered = memory.with_source(key, room, |source, all| {
+            let success = source.last_success.or(last_success.map(since_1970));
+            all.last_success.replace(&mut source.last_success, success);
+            let complete = source.last_complete.or(last_complete.map(since_1970));
+            all.last_complete
+                .replace(&mut source.last_complete, complete);
             if !source.has_committed {
-                source.kept_since = kept_since.map(since_1970);
+                let since = kept_since.map(since_1970);
+                all.kept_since.replace(&mut source.kept_since, since);
                 let kept = gauges_ending_in("_kept").zip([entities_kept, relationships_kept]);
-                self.share(source, sums, kept);
+                self.share(source, &mut all.sums, kept);
             }
         });
-        self.set_times(&memory);
+        self.set_times(&memory.all);
         remembered
     }
 
     /// Notes how often a source is synced.
     pub(crate) fn scheduled(&self, key: SourceKey, interval: Duration, room: &Room) -> Remembered {
         let mut memory = lock(&self.memory);
-        let remembered = memory.with_source(key, room, |source, _| source.interval = interval);
-        self.set_times(&memory);
+        let remembered = memory.with_source(key, room, |source, all| {
+            all.intervals.replace(&mut source.interval, Some(interval));
+        });
+        self.set_times(&memory.all);
         remembered
     }
 
@@ -232,21 +256,16 @@ impl Connector {
         }
         self.commit_duration.record(duration);
         let keeps = stats.entities_kept > 0 || stats.relationships_kept > 0;
-        let mut memory = lock(&self.memory);
-        let mut is_other_time = false;
-        let remembered = memory.with_source(key, room, |source, sums| {
+        lock(&self.memory).with_source(key, room, |source, all| {
             source.has_committed = true;
-            is_other_time = keeps != source.kept_since.is_some();
-            if is_other_time {
-                source.kept_since = keeps.then_some(at);
+            if keeps != source.kept_since.is_some() {
+                let since = keeps.then_some(at);
+                all.kept_since.replace(&mut source.kept_since, since);
+                self.kept_since.set(all.kept_since.earliest());
             }
             let gauges = values().filter_map(of(Kind::Gauge));
-            self.share(source, sums, gauges.enumerate());
-        });
-        if is_other_time {
-            self.set_times(&memory);
-        }
-        remembered
+            self.share(source, &mut all.sums, gauges.enumerate());
+        })
     }
 
     pub(crate) fn live(&self, key: SourceKey, live: Live, room: &Room) -> Remembered {
@@ -256,7 +275,9 @@ impl Connector {
             waiting,
         } = live;
         let values = (names::STATS_GAUGES..).zip([entities, relationships, waiting]);
-        lock(&self.memory).with_source(key, room, |source, sums| self.share(source, sums, values))
+        lock(&self.memory).with_source(key, room, |source, all| {
+            self.share(source, &mut all.sums, values);
+        })
     }
 
     /// Sets what a source adds to the gauges of what is held.
@@ -268,7 +289,9 @@ impl Connector {
         room: &Room,
     ) -> Remembered {
         let held = gauges_ending_in("_held").zip([entities, relationships]);
-        lock(&self.memory).with_source(key, room, |source, sums| self.share(source, sums, held))
+        lock(&self.memory).with_source(key, room, |source, all| {
+            self.share(source, &mut all.sums, held);
+        })
     }
 
     pub(crate) fn changeset_held(&self) {
@@ -285,16 +308,21 @@ impl Connector {
 
     pub(crate) fn forget(&self, key: SourceKey, room: &Room) {
         let mut memory = lock(&self.memory);
-        let Some(source) = memory.sources.remove(&key) else {
+        let Some(mut source) = memory.sources.remove(&key) else {
             return;
         };
         room.give_back();
-        let shares = memory.sums.iter_mut().zip(source.values).zip(&self.gauges);
-        for ((sum, value), gauge) in shares {
-            *sum -= u128::from(value);
-            gauge.set(float(*sum));
-        }
-        self.set_times(&memory);
+        let all = &mut memory.all;
+        self.share(
+            &mut source,
+            &mut all.sums,
+            (0..SUMMED).map(|place| (place, 0)),
+        );
+        all.intervals.replace(&mut source.interval, None);
+        all.last_success.replace(&mut source.last_success, None);
+        all.last_complete.replace(&mut source.last_complete, None);
+        all.kept_since.replace(&mut source.kept_since, None);
+        self.set_times(all);
     }
 
     /// Returns the series of a step, if there are or may be such.
@@ -330,19 +358,42 @@ impl Connector {
     }
 
     /// Sets the gauges that are of the source which waits the longest.
-    fn set_times(&self, memory: &Memory) {
-        let sources = || memory.sources.values();
-        let oldest = |of: fn(&Source) -> Option<Duration>| {
-            let oldest = sources().filter_map(of).min();
-            oldest.unwrap_or_default().as_secs_f64()
-        };
-        self.last_success.set(oldest(|source| source.last_success));
-        self.last_complete
-            .set(oldest(|source| source.last_complete));
-        self.kept_since.set(oldest(|source| source.kept_since));
-        let longest = sources().map(|source| source.interval).max();
-        self.sync_interval
-            .set(longest.unwrap_or_default().as_secs_f64());
+    fn set_times(&self, all: &All) {
+        self.sync_interval.set(all.intervals.latest());
+        self.last_success.set(all.last_success.earliest());
+        self.last_complete.set(all.last_complete.earliest());
+        self.kept_since.set(all.kept_since.earliest());
+    }
+}
+
+impl Times {
+    /// Puts another time, or none, in the place of a source's.
+    fn replace(&mut self, old: &mut Option<Duration>, new: Option<Duration>) {
+        let Self(times) = self;
+        if let Some(time) = *old
+            && let Some(count) = times.get_mut(&time)
+        {
+            *count -= 1;
+            if *count == 0 {
+                times.remove(&time);
+            }
+        }
+        if let Some(time) = new {
+            *times.entry(time).or_default() += 1;
+        }
+        *old = new;
+    }
+
+    /// Returns the earliest in seconds; 0 if there is none.
+    fn earliest(&self) -> f64 {
+        let earliest = self.0.first_key_value();
+        earliest.map_or(0.0, |(time, _)| time.as_secs_f64())
+    }
+
+    /// Returns the latest in seconds; 0 if there is none.
+    fn latest(&self) -> f64 {
+        let latest = self.0.last_key_value();
+        latest.map_or(0.0, |(time, _)| time.as_secs_f64())
     }
 }
 
@@ -370,14 +421,14 @@ impl Memory {
         &mut self,
         key: SourceKey,
         room: &Room,
-        change: impl FnOnce(&mut Source, &mut [u128; SUMMED]),
+        change: impl FnOnce(&mut Source, &mut All),
     ) -> Remembered {
         let source = match self.sources.entry(key) {
             Entry::Occupied(source) => source.into_mut(),
             Entry::Vacant(_) if !room.take() => return Remembered::No,
             Entry::Vacant(place) => place.insert(Source::default()),
         };
-        change(source, &mut self.sums);
+        change(source, &mut self.all);
         Remembered::Yes
     }
 }

@@ -92,7 +92,7 @@ struct Shared {
     room_for_steps: Room,
     other_step: OnceLock<Step>,
     room_for_sources: Room,
-    source_hashers: [RandomState; 2],
+    source_hasher: RandomState,
     overflow: Counter,
 }
 
@@ -132,7 +132,7 @@ impl ParallaxMetrics {
             room_for_steps: Room::for_up_to(steps.saturating_sub([OTHER].len())),
             other_step: OnceLock::new(),
             room_for_sources: Room::for_up_to(sources),
-            source_hashers: [RandomState::new(), RandomState::new()],
+            source_hasher: RandomState::new(),
             overflow: names::SERIES_OVERFLOW.counter(&[]),
         };
         Self {
@@ -333,12 +333,10 @@ impl Shared {
         }
     }
 
-    /// Names a source. The hashes are keyed anew in every program, so that nobody can make ids up
-    /// that share one.
+    /// Names a source. The hash is keyed anew in every program, so that nobody can make ids up
+    /// that share one; by chance, two of 50,000 do once in ten billion programs.
     fn source(&self, connector_id: &str, account_id: &str) -> SourceKey {
-        self.source_hashers
-            .each_ref()
-            .map(|hasher| hasher.hash_one((connector_id, account_id)))
+        self.source_hasher.hash_one((connector_id, account_id))
     }
 
     fn noted(&self, remembered: Remembered) {

@@ -713,6 +713,30 @@ fn a_flood_of_ids_takes_bounded_memory_and_loses_no_count() {
     assert!(remembered.len() < 1_000_000, "{}", remembered.len());
 }
 
+/// A connector whose accounts are many pays for each sync with one of them, not with all.
+#[test]
+fn times_are_right_whatever_the_number_of_sources() {
+    let lines = changed(|metrics| {
+        for round in 1..4_u64 {
+            for account in 0..5_000 {
+                let (account_id, second) = (account.to_string(), at(round * 100_000 + account));
+                let (outcome, took) = (SyncOutcome::Committed, Duration::ZERO);
+                metrics.sync_ended("aws", &account_id, outcome, took, second);
+                metrics.scheduled("aws", &account_id, seconds(account));
+            }
+        }
+    });
+    let times = lines
+        .lines()
+        .filter(|line| line.contains("_seconds{aws} ") && !line.ends_with(']'));
+    let times: Vec<_> = times.collect();
+    insta::assert_snapshot!(times.join("\n"), @"
+    sync_interval_seconds{aws} 4999
+    sync_last_complete_timestamp_seconds{aws} 300000
+    sync_last_success_timestamp_seconds{aws} 300000
+    ");
+}
+
 #[test]
 fn nothing_breaks_without_a_recorder() {
     let metrics = ParallaxMetrics::new();

@@ -416,6 +416,74 @@ fn promtool_finds_no_fault() {
     assert!(output.status.success() && said.is_empty(), "{said}");
 }
 
+/// Where memory can be read; elsewhere the sums alone.
+fn resident_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next());
+    kib.map_or(0, |kib| kib.parse::<u64>().unwrap() / 1_024)
+}
+
+#[test]
+fn a_million_hostile_ids_take_bounded_memory_and_lose_no_count() {
+    const IDS: u64 = 1_000_000;
+    let recorder = recorder();
+    let prometheus = Prometheus {
+        handle: recorder.handle(),
+    };
+    let before = resident_mib();
+    metrics::with_local_recorder(&recorder, || {
+        let metrics = ParallaxMetrics::new();
+        for n in 0..IDS {
+            let id = match n % 4 {
+                0 => format!("\"}}\n# {n}\u{1b}[31m"),
+                _ => format!("id-{n}"),
+            };
+            metrics.register(&id, &[&id]);
+            metrics.events_undelivered(&id, 3);
+            let outcome = SyncOutcome::Committed;
+            metrics.sync_ended(&id, &id, outcome, Duration::ZERO, UNIX_EPOCH);
+            if n % 10_000 == 0 {
+                prometheus.upkeep();
+            }
+        }
+    });
+    let grown = resident_mib() - before;
+    assert!(grown <= 32, "{grown} MiB");
+    let page = prometheus.render();
+    let values = |name: &str| -> Vec<u64> {
+        let lines = page
+            .lines()
+            .filter(|line| line.split('{').next() == Some(name));
+        lines
+            .map(|line| line.rsplit(' ').next().unwrap().parse().unwrap())
+            .collect()
+    };
+    assert_eq!(
+        values("parallax_events_undelivered_total")
+            .iter()
+            .sum::<u64>(),
+        3 * IDS
+    );
+    let syncs = values("parallax_syncs_total");
+    assert_eq!((syncs.len(), syncs.iter().sum::<u64>()), (1_995, IDS));
+    for metric in names::all().filter(|metric| metric.kind != Kind::Histogram) {
+        assert!(
+            (1..=2_000).contains(&series_of(&page, metric.name)),
+            "{}",
+            metric.name
+        );
+    }
+    assert!(!page.contains('\u{1b}'));
+}
+
+/// How many series a metric has.
+fn series_of(page: &str, name: &str) -> usize {
+    page.lines()
+        .filter(|line| line.split(['{', ' ']).next() == Some(name))
+        .count()
+}
+
 #[test]
 fn every_histogram_has_buckets() {
     let histograms = names::all().filter(|metric| metric.kind == Kind::Histogram);
