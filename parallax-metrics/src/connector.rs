@@ -91,13 +91,20 @@ pub(crate) struct Step {
     duration: Histogram,
     /// In the order of [`RETRIED`].
     retries: Vec<Retries>,
+    throttled: Waited,
 }
 
 /// The series of a step's retries after one kind of error.
 #[derive(Debug)]
 struct Retries {
     count: Counter,
-    waited: Counter,
+    waited: Waited,
+}
+
+/// Time, as a counter of whole seconds.
+#[derive(Debug)]
+struct Waited {
+    seconds: Counter,
     /// What is less than a second, and not counted yet.
     rest: Mutex<Duration>,
 }
@@ -446,6 +453,7 @@ impl Step {
                 .iter()
                 .map(|kind| Retries::new(&connector, &label, kind.as_str()))
                 .collect(),
+            throttled: Waited::new(&connector, &label, "throttled"),
             label,
             connector,
         }
@@ -475,6 +483,9 @@ impl Step {
         if has_run {
             self.duration.record(report.duration);
         }
+        if !report.throttled.is_zero() {
+            self.throttled.add(report.throttled);
+        }
         for retries in &report.retries {
             let mut known = RETRIED.iter().zip(&self.retries);
             match known.find(|(kind, _)| **kind == retries.kind) {
@@ -488,20 +499,31 @@ impl Step {
 
 impl Retries {
     fn new(connector: &SharedString, step: &SharedString, kind: &'static str) -> Self {
-        let labels = &[connector, step, &kind.into()];
         Self {
-            count: names::STEP_RETRIES.counter(labels),
-            waited: names::STEP_WAITED.counter(labels),
-            rest: Mutex::default(),
+            count: names::STEP_RETRIES.counter(&[connector, step, &kind.into()]),
+            waited: Waited::new(connector, step, kind),
         }
     }
 
     fn add(&self, retries: &StepRetries) {
         self.count.increment(retries.count.into());
+        self.waited.add(retries.waited);
+    }
+}
+
+impl Waited {
+    fn new(connector: &SharedString, step: &SharedString, kind: &'static str) -> Self {
+        Self {
+            seconds: names::STEP_WAITED.counter(&[connector, step, &kind.into()]),
+            rest: Mutex::default(),
+        }
+    }
+
+    fn add(&self, time: Duration) {
         // A counter counts whole numbers: the rest comes with a later pause.
         let mut rest = lock(&self.rest);
-        let waited = rest.saturating_add(retries.waited);
-        self.waited.increment(waited.as_secs());
+        let waited = rest.saturating_add(time);
+        self.seconds.increment(waited.as_secs());
         *rest = Duration::from_nanos(waited.subsec_nanos().into());
     }
 }

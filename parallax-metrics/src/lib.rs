@@ -59,7 +59,7 @@
 //! | `parallax_steps_total` | counter | `connector_id`, `step_id`, `outcome` | Steps that ended, by how. |
 //! | `parallax_step_duration_seconds` | histogram | `connector_id`, `step_id` | Time a step took, from its start to its end. |
 //! | `parallax_step_retries_total` | counter | `connector_id`, `step_id`, `kind` | Attempts after the first, by the kind of error before. |
-//! | `parallax_step_waited_seconds_total` | counter | `connector_id`, `step_id`, `kind` | Whole seconds of pauses before attempts, by the kind of error before. |
+//! | `parallax_step_waited_seconds_total` | counter | `connector_id`, `step_id`, `kind` | Whole seconds of pauses, by the kind of error before; throttled: for a rate limit. |
 //! | `parallax_commit_duration_seconds` | histogram | `connector_id` | Time a commit took, from the diff to the end of the transaction. |
 //! | `parallax_changesets_total` | counter | `connector_id`, `outcome` | Changesets, by what happened to them. |
 //! | `parallax_events_undelivered_total` | counter | `connector_id` | Events that the watcher of a sync did not take in time. |
@@ -70,9 +70,9 @@
 //! `outcome` of a sync is `committed`, `partial`, `failed`, `error` or `cancelled`; of a step,
 //! `completed`, `incomplete`, `failed`, `skipped` or `cancelled`; of a changeset, `held` when its
 //! deletes were held. `kind` is `retryable`, `rate_limited`, `timed_out`, or `other` for any that a
-//! later version may have. No label holds an account, a sync's id, a key or an error's text:
-//! [`ParallaxMetrics`] says how the accounts of a connector share its gauges, and what bounds the
-//! number of series.
+//! later version may have; of pauses also `throttled`, for what the connector's own rate limit held
+//! up. No label holds an account, a sync's id, a key or an error's text: [`ParallaxMetrics`] says how
+//! the accounts of a connector share its gauges, and what bounds the number of series.
 //!
 //! `dashboards/` in the repository has alert rules and dashboards made of these.
 

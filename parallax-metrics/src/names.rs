@@ -171,7 +171,7 @@ pub(crate) const STEP_WAITED: Metric = Metric {
     unit: Unit::Seconds,
     ..count(
         "parallax_step_waited_seconds_total",
-        "Whole seconds of pauses before attempts, by the kind of error before.",
+        "Whole seconds of pauses, by the kind of error before; throttled: for a rate limit.",
     )
 };
 

@@ -87,7 +87,8 @@ fn registered_connector_has_every_series_at_0() {
             // The others are of processes that say a word and end.
             "connector_id,outcome" if metric.name == names::CHANGESETS.name => 1,
             "connector_id,outcome" | "connector_id,step_id,outcome" => 5,
-            "connector_id,step_id,kind" => 3,
+            "connector_id,step_id,kind" if metric.name == names::STEP_RETRIES.name => 3,
+            "connector_id,step_id,kind" => 4,
             _ => 1,
         };
         assert_eq!(of_the_metric.count(), expected, "{name}");
@@ -363,6 +364,7 @@ fn retries_are_counted_by_kind_and_pauses_add_up() {
             waited: Duration::from_millis(millis),
         });
         step.retries = retries.collect();
+        step.throttled = Duration::from_millis(600);
         SyncReport::new(vec![step])
     };
     use ErrorKind::{Fatal, RateLimited, Retryable, TimedOut};
@@ -393,12 +395,15 @@ fn retries_are_counted_by_kind_and_pauses_add_up() {
     step_waited_seconds_total{aws,hosts,other} 2
     step_waited_seconds_total{aws,hosts,rate_limited} 0
     step_waited_seconds_total{aws,hosts,retryable} 0
+    step_waited_seconds_total{aws,hosts,throttled} 0
     step_waited_seconds_total{aws,hosts,timed_out} 0
     step_waited_seconds_total{aws,most,rate_limited} 0
     step_waited_seconds_total{aws,most,retryable} 18446744073709551
+    step_waited_seconds_total{aws,most,throttled} 0
     step_waited_seconds_total{aws,most,timed_out} 0
     step_waited_seconds_total{aws,users,rate_limited} 2
     step_waited_seconds_total{aws,users,retryable} 4
+    step_waited_seconds_total{aws,users,throttled} 1
     step_waited_seconds_total{aws,users,timed_out} 0
     ");
 }

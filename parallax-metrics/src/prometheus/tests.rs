@@ -221,10 +221,11 @@ fn one_sync_is_rendered() {
     parallax_step_retries_total{connector_id="okta",step_id="users",kind="retryable"} 0
     parallax_step_retries_total{connector_id="okta",step_id="users",kind="timed_out"} 0
 
-    # HELP parallax_step_waited_seconds_total Whole seconds of pauses before attempts, by the kind of error before.
+    # HELP parallax_step_waited_seconds_total Whole seconds of pauses, by the kind of error before; throttled: for a rate limit.
     # TYPE parallax_step_waited_seconds_total counter
     parallax_step_waited_seconds_total{connector_id="okta",step_id="users",kind="rate_limited"} 0
     parallax_step_waited_seconds_total{connector_id="okta",step_id="users",kind="retryable"} 0
+    parallax_step_waited_seconds_total{connector_id="okta",step_id="users",kind="throttled"} 0
     parallax_step_waited_seconds_total{connector_id="okta",step_id="users",kind="timed_out"} 0
 
     # HELP parallax_steps_total Steps that ended, by how.
