@@ -1,5 +1,6 @@
 //! `parallax serve`: syncs again and again, and tells how it goes over HTTP.
 
+mod exposition;
 mod http;
 mod meter;
 mod pages;
@@ -67,7 +68,7 @@ pub(crate) async fn run(
     let address = listener.address();
     let pages = {
         let prometheus = prometheus.clone();
-        Arc::new(Pages::new(move || prometheus.render()))
+        Arc::new(Pages::new(move |exposition| exposition.render(&prometheus)))
     };
     let (stop_http, http_stopped) = oneshot::channel::<()>();
     let http = tokio::spawn(http::serve(

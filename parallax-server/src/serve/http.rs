@@ -104,7 +104,7 @@ pub(super) async fn serve(
 
 async fn answer(stream: TcpStream, pages: Arc<Pages>, limits: Limits) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let response = pages.answer(request.method(), request.uri().path());
+        let response = pages.answer(request.method(), request.uri().path(), request.headers());
         ready(Ok::<_, Infallible>(response))
     });
     let connection = http1::Builder::new()
@@ -139,7 +139,7 @@ mod tests {
             .await
             .unwrap();
         let address = listener.address();
-        let pages = Arc::new(Pages::new(|| "x".repeat(50_000_000)));
+        let pages = Arc::new(Pages::new(|_| "x".repeat(50_000_000)));
         let (stop, stopped) = oneshot::channel();
         let server = serve(listener, pages, limits, async { drop(stopped.await) });
         let server = tokio::spawn(server);

@@ -1,12 +1,14 @@
 use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::{Method, Response, StatusCode};
-use parallax_metrics::Prometheus;
 use tokio::sync::watch;
 
+use crate::serve::exposition::Exposition;
+
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
-const EXPOSITION: HeaderValue = HeaderValue::from_static(Prometheus::CONTENT_TYPE);
 
 const FRONT: &str = "\
 Parallax
@@ -19,7 +21,7 @@ Parallax
 /// What is served over HTTP.
 pub(super) struct Pages {
     state: watch::Sender<State>,
-    metrics: Box<dyn Fn() -> String + Send + Sync>,
+    metrics: Box<dyn Fn(Exposition) -> String + Send + Sync>,
 }
 
 /// What the process is at.
@@ -35,7 +37,7 @@ pub(super) enum State {
 
 impl Pages {
     /// Makes the pages of a process that starts; `metrics` renders them.
-    pub(super) fn new(metrics: impl Fn() -> String + Send + Sync + 'static) -> Self {
+    pub(super) fn new(metrics: impl Fn(Exposition) -> String + Send + Sync + 'static) -> Self {
         Self {
             state: watch::Sender::new(State::Starting),
             metrics: Box::new(metrics),
@@ -48,13 +50,21 @@ impl Pages {
     }
 
     /// Answers a request. The answer to HEAD is that to GET: the server leaves the body out.
-    pub(super) fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
-        let page: fn(&Self) -> (StatusCode, HeaderValue, Bytes) = match path {
-            "/" => |_| ok(TEXT, FRONT),
-            "/livez" => |_| ok(TEXT, "alive\n"),
-            "/readyz" => Self::readyz,
-            "/metrics" => |pages| ok(EXPOSITION, (pages.metrics)()),
-            _ => |_| {
+    pub(super) fn answer(
+        &self,
+        method: &Method,
+        path: &str,
+        headers: &HeaderMap,
+    ) -> Response<Full<Bytes>> {
+        let page: fn(&Self, &HeaderMap) -> (StatusCode, HeaderValue, Bytes) = match path {
+            "/" => |_, _| ok(TEXT, FRONT),
+            "/livez" => |_, _| ok(TEXT, "alive\n"),
+            "/readyz" => |pages, _| pages.readyz(),
+            "/metrics" => |pages, headers| {
+                let exposition = Exposition::asked_for(headers);
+                ok(exposition.content_type(), (pages.metrics)(exposition))
+            },
+            _ => |_, _| {
                 let body = "there is no such page; / lists those there are\n";
                 (
                     StatusCode::NOT_FOUND,
@@ -65,7 +75,7 @@ impl Pages {
         };
         let may_read = matches!(*method, Method::GET | Method::HEAD);
         let (status, content_type, body) = if may_read {
-            page(self)
+            page(self, headers)
         } else {
             let body = "this can be read only: GET or HEAD\n";
             let status = StatusCode::METHOD_NOT_ALLOWED;
@@ -104,11 +114,17 @@ fn ok(content_type: HeaderValue, body: impl Into<Bytes>) -> (StatusCode, HeaderV
 #[cfg(test)]
 mod tests {
     use http_body_util::BodyExt;
+    use hyper::header::ACCEPT;
 
     use super::*;
 
     async fn told(pages: &Pages, method: Method, path: &str) -> String {
-        let response = pages.answer(&method, path);
+        let mut headers = HeaderMap::new();
+        if let Some((_, accept)) = path.split_once(" as ") {
+            headers.insert(ACCEPT, accept.parse().unwrap());
+        }
+        let path = path.split(" as ").next().unwrap();
+        let response = pages.answer(&method, path, &headers);
         let (status, headers) = (response.status(), response.headers().clone());
         let header = |name| {
             headers
@@ -127,13 +143,14 @@ mod tests {
 
     #[tokio::test]
     async fn pages_are_there_and_say_how_it_is() {
-        let pages = Pages::new(|| "parallax_entities 1\n".to_owned());
+        let pages = Pages::new(|exposition| format!("{exposition:?}\n"));
         let mut lines = Vec::new();
         for path in [
             "/",
             "/livez",
             "/readyz",
             "/metrics",
+            "/metrics as application/openmetrics-text",
             "/metrics/",
             "/nope",
             "*",
@@ -152,11 +169,12 @@ mod tests {
         GET /: 200 text/plain; charset=utf-8 - Parallax
         GET /livez: 200 text/plain; charset=utf-8 - alive
         GET /readyz: 503 text/plain; charset=utf-8 - starting: the store is being opened
-        GET /metrics: 200 text/plain; version=0.0.4; charset=utf-8 - parallax_entities 1
+        GET /metrics: 200 text/plain; version=0.0.4; charset=utf-8 - Text
+        GET /metrics: 200 application/openmetrics-text; version=1.0.0; charset=utf-8 - OpenMetrics
         GET /metrics/: 404 text/plain; charset=utf-8 - there is no such page; / lists those there are
         GET /nope: 404 text/plain; charset=utf-8 - there is no such page; / lists those there are
         GET *: 404 text/plain; charset=utf-8 - there is no such page; / lists those there are
-        HEAD /metrics: 200 text/plain; version=0.0.4; charset=utf-8 - parallax_entities 1
+        HEAD /metrics: 200 text/plain; version=0.0.4; charset=utf-8 - Text
         POST /metrics: 405 text/plain; charset=utf-8 GET, HEAD this can be read only: GET or HEAD
         DELETE /metrics: 405 text/plain; charset=utf-8 GET, HEAD this can be read only: GET or HEAD
         OPTIONS /metrics: 405 text/plain; charset=utf-8 GET, HEAD this can be read only: GET or HEAD

@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::Instant;
 
-use hyper::Method;
+use hyper::{HeaderMap, Method};
 use parallax_connect::{Connector, Step, entity, step};
 use parallax_scheduler::Notice;
 use parallax_store::{Cell, Guard};
@@ -39,7 +39,7 @@ async fn step_that_blocks_delays_the_end_no_longer_than_the_grace_period() {
     let job = Job::new(Arc::new(Stubborn { begun }), "acme", every);
     let scheduler = Scheduler::new(Arc::clone(&store)).job(job).unwrap();
     let (send, signals) = Signals::by_hand();
-    let pages = Arc::new(Pages::new(String::new));
+    let pages = Arc::new(Pages::new(|_| String::new()));
     let watched = Arc::clone(&pages);
     let signalled = tokio::task::spawn_blocking(move || {
         begins.recv().unwrap();
@@ -52,7 +52,12 @@ async fn step_that_blocks_delays_the_end_no_longer_than_the_grace_period() {
         .unwrap();
     let took = signalled.await.unwrap().elapsed();
     assert!(took >= grace && took < Duration::from_secs(10), "{took:?}");
-    assert_eq!(pages.answer(&Method::GET, "/readyz").status(), 503);
+    assert_eq!(
+        pages
+            .answer(&Method::GET, "/readyz", &HeaderMap::new())
+            .status(),
+        503
+    );
     let syncs = store.query("SELECT * FROM parallax_sync").await.unwrap();
     assert_eq!(syncs.rows.len(), 0);
 }
