@@ -24,10 +24,13 @@ impl State {
         let views = "SELECT name FROM sqlite_schema WHERE type = 'view' ORDER BY name";
         let mut relations = read(store, views).await?;
         for (_, rows) in &mut relations {
-            let keeps: Vec<bool> = rows.columns.iter().map(|c| !c.ends_with("_at")).collect();
+            // Nor do two runs have one random number.
+            let is_told = |c: &String| !c.ends_with("_at") && c != "at" && c != "run";
+            let keeps: Vec<bool> = rows.columns.iter().map(is_told).collect();
             for row in &mut rows.rows {
                 let mut keeps = keeps.iter();
                 row.retain(|_| keeps.next() == Some(&true));
+                row.iter_mut().for_each(forget_when);
             }
             // Which row is read first may depend on the store's secret.
             rows.rows.sort_by_cached_key(|row| format!("{row:?}"));
@@ -50,6 +53,17 @@ impl State {
         // The store's own secret and name are there from the beginning.
         let mut filled = self.relations.iter().filter(|(_, r)| !r.rows.is_empty());
         filled.all(|(name, _)| name == "px_meta")
+    }
+}
+
+/// Takes the time of day out of an entry of a journal.
+fn forget_when(cell: &mut Cell) {
+    const AT: &str = "\"at\":\"";
+    if let Cell::Text(text) = cell
+        && let Some((before, after)) = text.split_once(AT)
+        && let Some((_, after)) = after.split_once('"')
+    {
+        *text = format!("{before}{AT}\"{after}");
     }
 }
 
