@@ -59,6 +59,9 @@ pub(crate) enum Failure {
     /// The store has nothing of a record, nor has its history.
     #[error("nothing is stored of {subject}, and the history does not know it")]
     NoSuchRecord { subject: String, help: String },
+    /// The store has no sync of this id.
+    #[error("there is no sync {sync_id:?}")]
+    NoSuchSync { sync_id: String },
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -141,6 +144,7 @@ impl Failure {
             } => "unreachable",
             Self::Commit(error) => error.code(),
             Self::NoSuchRecord { .. } => "no_such_record",
+            Self::NoSuchSync { .. } => "no_such_sync",
             Self::Store(error) => error.code(),
             Self::NoSuchChangeset { .. } => "no_such_changeset",
             Self::Output(_) => "output_failed",
@@ -157,6 +161,7 @@ impl Failure {
             }
             Self::Misuse(_) => "this is a defect of the program: please tell its author",
             Self::Config(_) => "correct the configuration: `parallax check` tells what is wrong",
+            Self::NoSuchSync { .. } => "`parallax syncs` lists them, with --limit more of them",
             Self::Listen { error, .. } => match error.kind() {
                 io::ErrorKind::AddrInUse => {
                     "another program listens there: stop it, or choose another port with --listen"
@@ -231,6 +236,7 @@ impl Failure {
             | Self::Config(_)
             | Self::Listen { .. }
             | Self::UnknownConnector { .. }
+            | Self::NoSuchSync { .. }
             | Self::NoSuchChangeset { .. } => Exit::Usage,
             // It must not be taken for "nothing was committed".
             Self::Output(_) => Exit::Usage,

@@ -9,6 +9,7 @@ use parallax_store::{Guard, Store, StoreError};
 
 use crate::app::{App, Opened};
 use crate::config::{Config, ConnectorConfig, Problems};
+use crate::connectors::{ListedStep, listed_steps};
 use crate::error::Failure;
 
 /// Where HTTP is served if nobody says where.
@@ -36,12 +37,13 @@ pub(crate) struct Plan {
 /// A source that is ready to be synced.
 pub(crate) struct Source {
     pub(crate) connector: Arc<dyn Connector>,
+    /// How the connector was registered.
+    pub(crate) kind: String,
     pub(crate) connector_id: String,
     pub(crate) account_id: String,
     pub(crate) every: Duration,
     pub(crate) guard: Guard,
-    /// The ids of its steps.
-    pub(crate) steps: Vec<String>,
+    pub(crate) steps: Vec<ListedStep>,
 }
 
 impl Plan {
@@ -187,10 +189,10 @@ async fn source(app: &App, config: ConnectorConfig) -> Result<Source, Failure> {
     let report = Runner::new(&connector)
         .outline(&account_id, "-")
         .map_err(Failure::Run)?;
-    let steps = report.steps().iter().map(|step| step.step_id.clone());
     Ok(Source {
-        steps: steps.collect(),
+        steps: listed_steps(&report),
         connector,
+        kind: config.kind,
         connector_id: config.name,
         account_id,
         every: config.every,

@@ -1,13 +1,17 @@
 //! `parallax serve`: syncs again and again, and tells how it goes over HTTP.
 
+mod api;
+mod guard;
 mod http;
 mod meter;
 mod pages;
+mod stall;
 mod workers;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::{Router, middleware};
 use parallax_core::Escaped;
 use parallax_metrics::{ParallaxMetrics, Prometheus};
 use parallax_scheduler::{Job, Scheduler};
@@ -70,9 +74,10 @@ pub(crate) async fn run(
         Arc::new(Pages::new(move || prometheus.render()))
     };
     let (stop_http, http_stopped) = oneshot::channel::<()>();
+    let server = Arc::new(api::Server::new(Arc::clone(&pages)));
     let http = tokio::spawn(http::serve(
         listener,
-        Arc::clone(&pages),
+        router(&server),
         Limits::default(),
         async { drop(http_stopped.await) },
     ));
@@ -90,11 +95,14 @@ pub(crate) async fn run(
     let (meter, live) = Meter::new(metrics, Arc::clone(&store));
     let live = tokio::spawn(live);
     let scheduler = scheduler(&plan, &store)?.watcher(move |notice| meter.note(notice));
+    let sources = plan.sources.len();
+    let daemon = api::Daemon::new(Arc::clone(&store), plan.sources, scheduler.handle());
+    server.daemon.set(Arc::new(daemon)).ok();
     console.print(&format!("listening on http://{address}\n"))?;
     tracing::info!(
         listen = %address,
         store = %Escaped(store.url()),
-        sources = plan.sources.len(),
+        sources,
         version = env!("CARGO_PKG_VERSION"),
         "Serving"
     );
@@ -107,6 +115,15 @@ pub(crate) async fn run(
     ended?;
     tracing::info!("Stopped");
     Ok(signals.received().unwrap_or(Signal::Terminate).exit())
+}
+
+/// Routes to all that is served.
+fn router(server: &Arc<api::Server>) -> Router {
+    api::router(Arc::clone(server))
+        .merge(Arc::clone(&server.pages).router())
+        .fallback(api::no_such_place)
+        .method_not_allowed_fallback(api::not_that_method)
+        .layer(middleware::from_fn(guard::guard))
 }
 
 /// Runs the scheduler until a signal comes and everything under way has ended, or the grace period
@@ -175,5 +192,7 @@ async fn prefer_lock(store: &str, failure: Failure) -> Failure {
     }
 }
 
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;

@@ -1,29 +1,30 @@
-use std::convert::Infallible;
-use std::future::ready;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
+use axum::body::Body;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::error::Failure;
-use crate::serve::pages::Pages;
+use crate::serve::stall::Stalling;
 
 /// What a client may take up.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// Time to send the head of a request.
+    /// Time to send the head of a request, counted from the answer to the one before.
     head: Duration,
-    /// Time for all of it, with the answer.
-    connection: Duration,
+    /// Time in which a client has to take something of what waits for it.
+    stall: Duration,
     /// Connections at a time; more wait to be accepted.
     connections: u32,
     /// Time for the connections that are open at the end.
@@ -34,12 +35,16 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             head: Duration::from_secs(10),
-            connection: Duration::from_secs(30),
-            connections: 512,
+            stall: Duration::from_secs(20),
+            connections: 2_048,
             end: Duration::from_secs(1),
         }
     }
 }
+
+/// Who sent a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub(super) SocketAddr);
 
 /// A socket that takes connections.
 #[derive(Debug)]
@@ -62,17 +67,18 @@ impl Listener {
     }
 }
 
-/// Serves pages until `stop` ends and the requests under way are answered, or their time is up.
+/// Serves `router` until `stop` ends and the requests under way are answered, or their time is up.
 ///
-/// A connection is for one request, so that none is held for nothing. Scrapes and probes are
-/// seconds apart: they would hardly gain from a second one.
+/// A connection lives as long as its client sends requests and takes the answers: the page asks
+/// often, and a stream of events has no end.
 pub(super) async fn serve(
     Listener { listener, .. }: Listener,
-    pages: Arc<Pages>,
+    router: Router,
     limits: Limits,
     stop: impl Future<Output = ()>,
 ) {
     let places = Arc::new(Semaphore::new(limits.connections as usize));
+    let (stopping, stopped) = watch::channel(());
     let mut stop = pin!(stop);
     loop {
         let accepted = async {
@@ -83,37 +89,53 @@ pub(super) async fn serve(
             accepted = accepted => accepted,
             () = &mut stop => break,
         };
-        let (Ok(place), Ok((stream, _))) = (place, accepted) else {
+        let (Ok(place), Ok((stream, peer))) = (place, accepted) else {
             // No more files, most likely: some will be closed in a moment.
             sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let pages = Arc::clone(&pages);
+        let (router, stopped) = (router.clone(), stopped.clone());
         tokio::spawn(async move {
-            timeout(limits.connection, answer(stream, pages, limits))
-                .await
-                .ok();
+            answer(stream, Peer(peer), router, limits, stopped).await;
             drop(place);
         });
     }
-    drop(listener);
+    drop((listener, stopping));
     timeout(limits.end, places.acquire_many(limits.connections))
         .await
         .ok();
 }
 
-async fn answer(stream: TcpStream, pages: Arc<Pages>, limits: Limits) {
+async fn answer(
+    stream: TcpStream,
+    peer: Peer,
+    router: Router,
+    limits: Limits,
+    mut stopped: watch::Receiver<()>,
+) {
+    // Answers and events are small and many: none shall wait for the next one.
+    stream.set_nodelay(true).ok();
+    let router = TowerToHyperService::new(router);
     let service = service_fn(move |request: Request<Incoming>| {
-        let response = pages.answer(request.method(), request.uri().path());
-        ready(Ok::<_, Infallible>(response))
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(peer);
+        hyper::service::Service::call(&router, request)
     });
+    let stream = TokioIo::new(Stalling::new(stream, limits.stall));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head)
-        .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = connection.await {
-        tracing::debug!(%error, "Connection ended early");
+        .serve_connection(stream, service);
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        _ = stopped.changed() => {
+            connection.as_mut().graceful_shutdown();
+            timeout(limits.end, connection).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(peer = %peer.0, %error, "Connection ended early");
     }
 }
 
@@ -127,6 +149,8 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+    use crate::serve::pages::Pages;
+    use crate::serve::{api, router};
 
     struct Running {
         address: SocketAddr,
@@ -140,8 +164,11 @@ mod tests {
             .unwrap();
         let address = listener.address();
         let pages = Arc::new(Pages::new(|| "x".repeat(50_000_000)));
+        let server = Arc::new(api::Server::new(pages));
         let (stop, stopped) = oneshot::channel();
-        let server = serve(listener, pages, limits, async { drop(stopped.await) });
+        let server = serve(listener, router(&server), limits, async {
+            drop(stopped.await);
+        });
         let server = tokio::spawn(server);
         Running {
             address,
@@ -154,7 +181,7 @@ mod tests {
     fn limits() -> Limits {
         Limits {
             head: Duration::from_millis(500),
-            connection: Duration::from_secs(4),
+            stall: Duration::from_secs(2),
             connections: 2,
             end: Duration::from_millis(200),
         }

@@ -31,7 +31,11 @@ pub(super) async fn begin(
     sources: &[Source],
 ) -> Result<(), StoreError> {
     for source in sources {
-        let steps: Vec<&str> = source.steps.iter().map(String::as_str).collect();
+        let steps: Vec<&str> = source
+            .steps
+            .iter()
+            .map(|step| step.step_id.as_str())
+            .collect();
         metrics.register(&source.connector_id, &steps);
         let (connector_id, account_id) = (&source.connector_id, &source.account_id);
         let source_id = (connector_id.clone(), account_id.clone());

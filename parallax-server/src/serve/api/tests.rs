@@ -1,0 +1,358 @@
+use std::time::Duration;
+
+use axum::http::Method;
+use parallax_connect::{Connector, ConnectorError, Step, StepContext, entity, relationship, step};
+use parallax_scheduler::{Job, Notice, Scheduler};
+use parallax_store::Guard;
+use serde_json::Value;
+use tokio::sync::Notify;
+
+use super::*;
+use crate::connectors::listed_steps;
+use crate::serve::pages::State;
+use crate::serve::testing::{answer, body, header};
+
+/// A team in which nobody is left at the second sync.
+struct Team {
+    /// How often its steps were asked for; the first time, to check them.
+    runs: std::sync::atomic::AtomicU32,
+}
+
+impl Connector for Team {
+    fn name(&self) -> &str {
+        "team"
+    }
+
+    fn version(&self) -> &str {
+        "1.2"
+    }
+
+    fn steps(&self) -> Vec<Step<'_>> {
+        let run = self.runs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        vec![
+            step("users", "Collect users", move |ctx| self.users(ctx, run)),
+            step("roles", "Collect roles", move |ctx| self.roles(ctx, run)).depends_on(["users"]),
+        ]
+    }
+}
+
+impl Team {
+    async fn users(&self, ctx: StepContext, run: u32) -> Result<(), ConnectorError> {
+        let users = if run < 2 { 12 } else { 0 };
+        for n in 0..users {
+            let user = entity("user", format!("u{n:02}")).class("User");
+            ctx.emit(user.display_name(format!("User {n}")).property("run", run))?;
+        }
+        Ok(())
+    }
+
+    async fn roles(&self, ctx: StepContext, run: u32) -> Result<(), ConnectorError> {
+        ctx.emit(entity("role", "admin"))?;
+        if run == 1 {
+            ctx.emit(relationship(("user", "u00"), "HAS", ("role", "admin")))?;
+        }
+        Ok(())
+    }
+}
+
+/// A daemon that has synced the team twice, and holds what is gone, with its router.
+async fn served() -> (Router, Arc<Daemon>) {
+    let store = Arc::new(Store::open("sqlite::memory:").await.unwrap());
+    let connector: Arc<dyn Connector> = Arc::new(Team {
+        runs: std::sync::atomic::AtomicU32::new(0),
+    });
+    let outline = parallax_connect::Runner::new(&connector).outline("acme", "-");
+    let every = Duration::from_secs(60);
+    let source = Source {
+        steps: listed_steps(&outline.unwrap()),
+        kind: "team".to_owned(),
+        connector: Arc::clone(&connector),
+        connector_id: "team".to_owned(),
+        account_id: "acme".to_owned(),
+        every,
+        guard: Guard::default(),
+    };
+    let ended = Arc::new(Notify::new());
+    let notify = Arc::clone(&ended);
+    let scheduler = Scheduler::new(Arc::clone(&store))
+        .job(Job::new(connector, "acme", every))
+        .unwrap()
+        .watcher(move |notice| {
+            if matches!(notice, Notice::Ended { .. }) {
+                notify.notify_one();
+            }
+        });
+    let daemon = Arc::new(Daemon::new(store, vec![source], scheduler.handle()));
+    let pages = Arc::new(Pages::new(String::new));
+    pages.set(State::Ready);
+    let server = Arc::new(Server::new(pages));
+    assert!(server.daemon.set(Arc::clone(&daemon)).is_ok());
+    tokio::spawn(scheduler.run(std::future::pending()));
+    ended.notified().await;
+    ended.notified().await;
+    (crate::serve::router(&server), daemon)
+}
+
+async fn get(router: &Router, path: &str) -> (u16, Value) {
+    let response = answer(router, Method::GET, path, &[]).await;
+    let status = response.status().as_u16();
+    let text = body(response).await;
+    let json =
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}: {text}"));
+    (status, json)
+}
+
+/// Says what of a value is not as a schema of a document says; closed, so that a field without a
+/// word in the document is found.
+fn differences(document: &Value, schema: &Value, value: &Value, at: &str) -> Vec<String> {
+    if let Some(name) = schema["$ref"].as_str() {
+        let schema = document.pointer(name.trim_start_matches('#')).unwrap();
+        return differences(document, schema, value, at);
+    }
+    if let Some(choices) = schema["oneOf"].as_array() {
+        let found = choices
+            .iter()
+            .map(|one| differences(document, one, value, at));
+        return found.min_by_key(Vec::len).unwrap();
+    }
+    let kind = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_f64() => "number",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    let parts = schema["allOf"].as_array();
+    let kinds = match &schema["type"] {
+        Value::String(one) => vec![one.as_str()],
+        Value::Array(some) => some.iter().filter_map(Value::as_str).collect(),
+        // Anything, or the parts say.
+        _ => vec![kind],
+    };
+    if !kinds.contains(&kind) {
+        return vec![format!("{at} is {kind}, not {kinds:?}")];
+    }
+    match value {
+        Value::Array(items) => {
+            let items = items.iter().enumerate();
+            let item =
+                |(n, item)| differences(document, &schema["items"], item, &format!("{at}[{n}]"));
+            items.flat_map(item).collect()
+        }
+        Value::Object(fields) => {
+            let mut known = serde_json::Map::new();
+            let mut required = Vec::new();
+            collect(document, schema, &mut known, &mut required);
+            if known.is_empty() && parts.is_none() {
+                return Vec::new();
+            }
+            let missing = required.iter().filter(|name| !fields.contains_key(*name));
+            let mut found: Vec<_> = missing.map(|name| format!("{at}.{name} lacks")).collect();
+            for (name, value) in fields {
+                match known.get(name) {
+                    Some(schema) => {
+                        found.extend(differences(
+                            document,
+                            schema,
+                            value,
+                            &format!("{at}.{name}"),
+                        ));
+                    }
+                    None => found.push(format!("{at}.{name} is in no document")),
+                }
+            }
+            found
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Gathers the fields of an object and of the parts that it is made of.
+fn collect(
+    document: &Value,
+    schema: &Value,
+    known: &mut serde_json::Map<String, Value>,
+    required: &mut Vec<String>,
+) {
+    if let Some(name) = schema["$ref"].as_str() {
+        let schema = document.pointer(name.trim_start_matches('#')).unwrap();
+        return collect(document, schema, known, required);
+    }
+    for part in schema["allOf"].as_array().into_iter().flatten() {
+        collect(document, part, known, required);
+    }
+    if let Some(fields) = schema["properties"].as_object() {
+        known.extend(fields.clone());
+    }
+    let names = schema["required"].as_array().into_iter().flatten();
+    required.extend(names.filter_map(Value::as_str).map(str::to_owned));
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_answer_is_as_the_document_says() {
+    let (router, _) = served().await;
+    let (_, document) = get(&router, "/api/v1/openapi.json").await;
+    let (_, user) = get(&router, "/api/v1/search?q=u00").await;
+    let (_, relationship) = get(&router, "/api/v1/relationships").await;
+    let (_, syncs) = get(&router, "/api/v1/syncs").await;
+    let id = |list: &Value| list["items"][0]["id"].as_str().unwrap().to_owned();
+    let mut checked = 0;
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        let Some(operation) = methods.get("get") else {
+            continue;
+        };
+        let filled = path
+            .replace("/entities/{id}", &format!("/entities/{}", id(&user)))
+            .replace("{id}", &id(&relationship))
+            .replace("{sync_id}", syncs["items"][0]["sync_id"].as_str().unwrap())
+            .replace("{changeset}", "1")
+            .replace("{connector_id}", "team")
+            .replace("{account_id}", "acme");
+        let query = match path.rsplit('/').next().unwrap() {
+            "search" => "?q=User",
+            "explain" | "history" => "?subject=user:u00",
+            _ => "",
+        };
+        let (status, value) = get(&router, &format!("{filled}{query}")).await;
+        assert_eq!(status, 200, "{filled}: {value}");
+        let is_something = match &value {
+            Value::Array(items) => !items.is_empty(),
+            value => value["items"]
+                .as_array()
+                .is_none_or(|items| !items.is_empty()),
+        };
+        assert!(is_something, "{filled} has nothing to tell");
+        let schema = &operation["responses"]["200"]["content"]["application/json"]["schema"];
+        let found = differences(&document, schema, &value, "");
+        assert!(found.is_empty(), "{filled}: {found:#?}");
+        let problem = &operation["responses"]["default"]["content"]["application/json"]["schema"];
+        let (status, value) = get(&router, &format!("{filled}?nonsense=1")).await;
+        if operation["parameters"].to_string().contains("\"query\"") {
+            assert_eq!(
+                (status, value["field"].as_str()),
+                (400, Some("nonsense")),
+                "{filled}"
+            );
+            let found = differences(&document, problem, &value, "");
+            assert!(found.is_empty(), "{filled}: {found:#?}");
+        }
+        checked += 1;
+    }
+    assert_eq!(checked, document["paths"].as_object().unwrap().len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn list_is_the_same_in_pages() {
+    let (router, _) = served().await;
+    for path in [
+        "/api/v1/entities?",
+        "/api/v1/entities?type=user&",
+        "/api/v1/entities?connector_id=team&account_id=acme&",
+        "/api/v1/search?q=u&",
+        "/api/v1/syncs?",
+        "/api/v1/changesets/1/records?",
+    ] {
+        let (_, whole) = get(&router, &format!("{path}limit=1000")).await;
+        assert_eq!(whole["next"], Value::Null, "{path}");
+        let mut items = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let (status, part) = get(&router, &format!("{path}limit=1{cursor}")).await;
+            assert_eq!(status, 200, "{path}: {part}");
+            items.extend(part["items"].as_array().unwrap().clone());
+            match part["next"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => break,
+            }
+        }
+        assert_eq!(Value::Array(items), whole["items"], "{path}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn bad_request_names_what_is_wrong() {
+    let (router, _) = served().await;
+    let mut lines = Vec::new();
+    for path in [
+        "syncs?limit=0",
+        "syncs?limit=-1",
+        "syncs?limit=1&limit=2",
+        "syncs?cursor=zz",
+        "syncs?cursor=5b5d",
+        "sources?recent=31",
+        "entities?connector_id=team",
+        "entities?cursor=7b",
+        "entities/xyz",
+        "entities/00000000000000000000000000000000",
+        "entities/00000000000000000000000000000000/relationships",
+        "search",
+        "explain?subject=x",
+        "explain?subject=user:nobody",
+        "changesets/x",
+        "changesets/7",
+        "changesets?all=perhaps",
+        "syncs/%00'",
+        "syncs/%ff",
+        "sources/team/nobody",
+        "sources/team/a%00b",
+        "nothing",
+        "../../etc/passwd",
+    ] {
+        let response = answer(&router, Method::GET, &format!("/api/v1/{path}"), &[]).await;
+        assert_eq!(
+            header(&response, "content-type"),
+            "application/problem+json",
+            "{path}"
+        );
+        let status = response.status().as_u16();
+        let problem: Value = serde_json::from_str(&body(response).await).unwrap();
+        assert_eq!(problem["status"], status);
+        assert!(!problem["help"].as_str().unwrap().is_empty());
+        let (code, field) = (&problem["code"], problem["field"].as_str().unwrap_or("-"));
+        let detail = problem["detail"].as_str().unwrap();
+        lines.push(format!(
+            "{path}: {status} {} {field}: {detail}",
+            code.as_str().unwrap()
+        ));
+    }
+    insta::assert_snapshot!(lines.join("\n"), @r#"
+    syncs?limit=0: 400 invalid_parameter limit: limit=0 is not between 1 and 1000
+    syncs?limit=-1: 400 invalid_parameter limit: limit: invalid digit found in string
+    syncs?limit=1&limit=2: 400 invalid_parameter limit: duplicate field `limit`
+    syncs?cursor=zz: 400 invalid_parameter cursor: cursor is not one that this list has given
+    syncs?cursor=5b5d: 400 invalid_parameter cursor: cursor is not one that this list has given
+    sources?recent=31: 400 invalid_parameter recent: recent=31 is more than 30
+    entities?connector_id=team: 400 invalid_parameter account_id: connector_id is given without account_id
+    entities?cursor=7b: 400 invalid_parameter cursor: cursor is not one that this list has given
+    entities/xyz: 400 invalid_parameter id: id is not of the form [0-9a-f]{32}
+    entities/00000000000000000000000000000000: 404 no_such_record -: no source has such a record, or it is not shown because one of its ends is gone
+    entities/00000000000000000000000000000000/relationships: 404 no_such_record -: no source has such a record, or it is not shown because one of its ends is gone
+    search: 400 invalid_parameter q: missing field `q`
+    explain?subject=x: 400 invalid_parameter subject: subject cannot be read: it is neither TYPE:KEY nor an id of 32 hexadecimal digits
+    explain?subject=user:nobody: 404 no_such_record -: nothing is stored of user:nobody, and the history does not know it
+    changesets/x: 400 invalid_parameter changeset: changeset: "x" is not a number
+    changesets/7: 404 no_such_changeset -: there is no changeset 7
+    changesets?all=perhaps: 400 invalid_parameter all: all: provided string was not `true` or `false`
+    syncs/%00': 404 no_such_sync -: there is no sync "\0'"
+    syncs/%ff: 400 invalid_parameter sync_id: Invalid UTF-8 in `sync_id`
+    sources/team/nobody: 404 no_such_source -: team in account "nobody" is neither configured nor stored
+    sources/team/a%00b: 404 no_such_source -: team in account "a\0b" is neither configured nor stored
+    nothing: 404 no_such_place -: there is nothing at this path
+    ../../etc/passwd: 404 no_such_place -: there is nothing at this path
+    "#);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_answered_before_the_store_is_open() {
+    let server = Arc::new(Server::new(Arc::new(Pages::new(String::new))));
+    let router = crate::serve::router(&server);
+    let (status, problem) = get(&router, "/api/v1/sources").await;
+    assert_eq!(
+        (status, problem["code"].as_str()),
+        (503, Some("unavailable"))
+    );
+    let (status, _) = get(&router, "/api/v1/openapi.json").await;
+    assert_eq!(status, 200);
+}
