@@ -377,7 +377,7 @@ mod tests {
         fn no_tick_is_lost(
             intervals in prop::collection::vec((1u64..50, any::<u64>()), 1..6),
             concurrency in 1usize..4,
-            steps in prop::collection::vec((0u64..30, any::<bool>(), any::<bool>()), 1..200),
+            steps in prop::collection::vec((0u64..30, 0u8..4, any::<bool>(), 0usize..6), 1..200),
         ) {
             let jobs: Vec<_> =
                 intervals.iter().map(|(s, seed)| (Duration::from_secs(*s), *seed)).collect();
@@ -386,8 +386,22 @@ mod tests {
             let mut running: Vec<usize> = Vec::new();
             let mut told = vec![0u64; jobs.len()];
             let mut waiting = vec![0u64; jobs.len()];
-            for (pause, end, ok) in steps {
+            // Somebody asks for a job, or takes it back.
+            let mut asked = vec![0u64; jobs.len()];
+            for (pause, action, ok, job) in steps {
                 now += Duration::from_secs(pause);
+                if action == 1 && job < jobs.len() {
+                    let was = timetable.jobs[job].state;
+                    let triggered = timetable.trigger(job);
+                    prop_assert_eq!(triggered.is_ok(), was == State::Idle);
+                    asked[job] += u64::from(triggered.is_ok());
+                }
+                if action == 2 && job < jobs.len() {
+                    // A job that waited has its word in that it was taken back.
+                    told[job] += u64::from(timetable.is_waiting(job));
+                    timetable.withdrawn(job);
+                    running.retain(|running| *running != job);
+                }
                 for tick in timetable.tick(now) {
                     match tick {
                         Tick::Start { job } => {
@@ -404,12 +418,13 @@ mod tests {
                 prop_assert!(running.len() <= concurrency);
                 for (job, entry) in timetable.jobs.iter().enumerate() {
                     waiting[job] = u64::from(entry.state == State::Waiting);
-                    prop_assert_eq!(told[job] + waiting[job], u64::from(entry.tick));
+                    prop_assert_eq!(told[job] + waiting[job], u64::from(entry.tick) + asked[job]);
                     prop_assert!(entry.next() > now);
+                    prop_assert!(entry.due() >= entry.next().max(entry.not_before));
                     let late = now.as_secs_f64() / jobs[job].0.as_secs_f64();
                     prop_assert!((f64::from(entry.tick) - late).abs() <= 1.2);
                 }
-                if end && !running.is_empty() {
+                if action == 3 && !running.is_empty() {
                     let job = running.remove(0);
                     timetable.ended(job, now, ok);
                 }

@@ -1,12 +1,14 @@
 use std::borrow::Cow;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use parallax_connect::{ConnectorError, ErrorKind, RunError, StepStatus, SyncReport};
 use parallax_store::{CommitError, StoreError};
 
 use crate::config::ConfigError;
 use crate::exit::Exit;
+use crate::serve::Reason;
 use crate::signals::Signal;
 
 /// Why a command ended without doing what it was asked: the one place where errors become words,
@@ -28,6 +30,9 @@ pub(crate) enum Failure {
         address: SocketAddr,
         error: io::Error,
     },
+    /// A file of tokens cannot be used, or not be made.
+    #[error("cannot use the tokens in {}: {reason}", path.display())]
+    Tokens { path: PathBuf, reason: Reason },
     /// No connector has this kind.
     #[error("there is no connector {kind:?}")]
     UnknownConnector {
@@ -130,6 +135,7 @@ impl Failure {
             Self::Misuse(Misuse::InvalidKind { .. }) => "invalid_connector",
             Self::Config(_) => "invalid_config",
             Self::Listen { .. } => "cannot_listen",
+            Self::Tokens { .. } => "invalid_tokens",
             Self::UnknownConnector { .. } => "unknown_connector",
             Self::Open { .. } => "connector_not_opened",
             Self::NoAccount { .. } => "no_account",
@@ -170,6 +176,14 @@ impl Failure {
                     "ports below 1024 are for root: choose another port with --listen"
                 }
                 _ => "choose an address of this machine with --listen",
+            },
+            Self::Tokens { path, reason } => match reason {
+                Reason::Exposed { .. } => return format!("chmod 600 {}", path.display()).into(),
+                Reason::Foreign => "run it as the user whose file it is, or name another file",
+                Reason::Content => "delete it, and the daemon makes new ones as it starts",
+                Reason::Missing | Reason::Io(_) => {
+                    "name a file that can be used in [server] tokens"
+                }
             },
             Self::UnknownConnector { known, .. } if known.is_empty() => {
                 "this program has no connectors: it must register some"
@@ -235,6 +249,7 @@ impl Failure {
             | Self::Misuse(_)
             | Self::Config(_)
             | Self::Listen { .. }
+            | Self::Tokens { .. }
             | Self::UnknownConnector { .. }
             | Self::NoSuchSync { .. }
             | Self::NoSuchChangeset { .. } => Exit::Usage,
@@ -319,7 +334,6 @@ fn help_with(error: &ConnectorError) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
     use std::time::Duration;
 
     use parallax_connect::{GraphError, StepReport};
@@ -420,6 +434,13 @@ mod tests {
                 address: SocketAddr::from(([127, 0, 0, 1], 7700)),
                 error: io::Error::from(io::ErrorKind::AddrInUse),
             },
+            Failure::Tokens {
+                path: path(),
+                reason: Reason::Exposed { mode: 0o644 },
+            },
+            Failure::NoSuchSync {
+                sync_id: "s-1".to_owned(),
+            },
             Failure::Output(io::Error::from(io::ErrorKind::StorageFull)),
             Failure::Defect {
                 message: "oh".to_owned(),
@@ -483,6 +504,10 @@ mod tests {
               one SELECT over parallax_entity, parallax_relationship, parallax_source, parallax_sync or parallax_change
           2 cannot_listen: cannot listen on 127.0.0.1:7700: address in use
               another program listens there: stop it, or choose another port with --listen
+          2 invalid_tokens: cannot use the tokens in /srv/parallax.db: its mode is 644, so that others may use it
+              chmod 600 /srv/parallax.db
+          2 no_such_sync: there is no sync "s-1"
+              `parallax syncs` lists them, with --limit more of them
           2 output_failed: cannot write to the standard output: no storage space
               what was asked for has been done, but not shown
           1 defect: a defect of this program ended it: oh

@@ -1,11 +1,12 @@
 //! `parallax serve`: syncs again and again, and tells how it goes over HTTP.
 
+mod access;
 mod api;
-mod guard;
 mod http;
 mod meter;
 mod pages;
 mod stall;
+mod tokens;
 mod workers;
 
 use std::sync::Arc;
@@ -28,10 +29,14 @@ use crate::plan::{Overrides, Plan};
 use crate::signals::{Signal, Signals};
 use crate::text::{millis, panic_message};
 
+use access::Access;
 use http::{Limits, Listener};
 use meter::Meter;
 use pages::{Pages, State};
+use tokens::Tokens;
 use workers::Workers;
+
+pub(crate) use tokens::Reason;
 
 /// How long commits under way may take to finish once a signal came.
 const GRACE: Duration = Duration::from_secs(10);
@@ -64,6 +69,14 @@ pub(crate) async fn run(
         message: error.to_string(),
     })?;
 
+    let tokens = match plan.tokens.as_deref().map(Tokens::read_or_make) {
+        Some(Err(failure)) => {
+            // Where there is no place for a store, there is none for its tokens.
+            Store::open(&plan.store).await?;
+            return Err(failure);
+        }
+        tokens => tokens.transpose()?,
+    };
     let listener = match Listener::bind(plan.listen).await {
         Ok(listener) => listener,
         Err(failure) => return Err(prefer_lock(&plan.store, failure).await),
@@ -77,7 +90,7 @@ pub(crate) async fn run(
     let server = Arc::new(api::Server::new(Arc::clone(&pages)));
     let http = tokio::spawn(http::serve(
         listener,
-        router(&server),
+        router(&server, Access::new(tokens, plan.protects_reads)),
         Limits::default(),
         async { drop(http_stopped.await) },
     ));
@@ -94,15 +107,22 @@ pub(crate) async fn run(
     });
     let (meter, live) = Meter::new(metrics, Arc::clone(&store));
     let live = tokio::spawn(live);
+    let changed = meter.changed();
     let scheduler = scheduler(&plan, &store)?.watcher(move |notice| meter.note(notice));
     let sources = plan.sources.len();
-    let daemon = api::Daemon::new(Arc::clone(&store), plan.sources, scheduler.handle());
+    let daemon = api::Daemon::new(
+        Arc::clone(&store),
+        plan.sources,
+        scheduler.handle(),
+        changed,
+    );
     server.daemon.set(Arc::new(daemon)).ok();
     console.print(&format!("listening on http://{address}\n"))?;
     tracing::info!(
         listen = %address,
         store = %Escaped(store.url()),
         sources,
+        tokens = plan.tokens.as_ref().map(|path| tracing::field::display(Escaped(path.display()))),
         version = env!("CARGO_PKG_VERSION"),
         "Serving"
     );
@@ -118,12 +138,15 @@ pub(crate) async fn run(
 }
 
 /// Routes to all that is served.
-fn router(server: &Arc<api::Server>) -> Router {
+fn router(server: &Arc<api::Server>, access: Access) -> Router {
     api::router(Arc::clone(server))
         .merge(Arc::clone(&server.pages).router())
         .fallback(api::no_such_place)
         .method_not_allowed_fallback(api::not_that_method)
-        .layer(middleware::from_fn(guard::guard))
+        .layer(middleware::from_fn_with_state(
+            Arc::new(access),
+            access::check,
+        ))
 }
 
 /// Runs the scheduler until a signal comes and everything under way has ended, or the grace period

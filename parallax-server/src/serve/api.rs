@@ -5,6 +5,7 @@
 
 mod answer;
 mod changesets;
+mod control;
 mod problem;
 mod records;
 mod request;
@@ -30,7 +31,7 @@ use crate::plan::Source;
 use crate::serve::pages::Pages;
 
 use answer::Json;
-use problem::Problem;
+pub(super) use problem::Problem;
 
 /// How many requests at a time may look through all records.
 const SCANS: usize = 2;
@@ -48,6 +49,8 @@ pub(super) struct Daemon {
     pub(super) sources: Vec<Source>,
     pub(super) connectors: Vec<Configured>,
     pub(super) scheduler: Handle,
+    /// Told of a source whose records somebody changed.
+    changed: Box<dyn Fn((String, String)) + Send + Sync>,
     pub(super) started_at: jiff::Timestamp,
     scans: Semaphore,
 }
@@ -62,7 +65,12 @@ impl Server {
 }
 
 impl Daemon {
-    pub(super) fn new(store: Arc<Store>, sources: Vec<Source>, scheduler: Handle) -> Self {
+    pub(super) fn new(
+        store: Arc<Store>,
+        sources: Vec<Source>,
+        scheduler: Handle,
+        changed: impl Fn((String, String)) + Send + Sync + 'static,
+    ) -> Self {
         let mut connectors: Vec<_> = sources.iter().map(Configured::new).collect();
         // One for all of its accounts.
         connectors.sort_by(|a, b| a.connector_id.cmp(&b.connector_id));
@@ -72,6 +80,7 @@ impl Daemon {
             connectors,
             sources,
             scheduler,
+            changed: Box::new(changed),
             started_at: jiff::Timestamp::now(),
             scans: Semaphore::new(SCANS),
         }
@@ -100,12 +109,16 @@ fn parts() -> (Router<Arc<Server>>, OpenApi) {
         .routes(routes!(status::status))
         .routes(routes!(status::connectors))
         .routes(routes!(sources::sources))
-        .routes(routes!(sources::source))
+        .routes(routes!(sources::source, control::forget))
+        .routes(routes!(control::trigger))
         .routes(routes!(syncs::syncs))
         .routes(routes!(syncs::sync))
+        .routes(routes!(control::cancel))
         .routes(routes!(changesets::changesets))
         .routes(routes!(changesets::changeset))
         .routes(routes!(changesets::records))
+        .routes(routes!(control::approve))
+        .routes(routes!(control::reject))
         .routes(routes!(records::types))
         .routes(routes!(records::entities))
         .routes(routes!(records::entity))

@@ -149,6 +149,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+    use crate::serve::access::Access;
     use crate::serve::pages::Pages;
     use crate::serve::{api, router};
 
@@ -166,9 +167,14 @@ mod tests {
         let pages = Arc::new(Pages::new(|| "x".repeat(50_000_000)));
         let server = Arc::new(api::Server::new(pages));
         let (stop, stopped) = oneshot::channel();
-        let server = serve(listener, router(&server), limits, async {
-            drop(stopped.await);
-        });
+        let server = serve(
+            listener,
+            router(&server, Access::new(None, false)),
+            limits,
+            async {
+                drop(stopped.await);
+            },
+        );
         let server = tokio::spawn(server);
         Running {
             address,
@@ -205,11 +211,11 @@ mod tests {
     #[tokio::test]
     async fn request_is_answered_and_the_connection_closed() {
         let server = running(limits()).await;
-        let request = "GET /livez?x=1 HTTP/1.1\r\nHost: x\r\n\r\n";
+        let request = "GET /livez?x=1 HTTP/1.1\r\nHost: localhost\r\n\r\n";
         let answer = rest(&mut sent(server.address, request).await).await;
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
         assert!(answer.ends_with("\r\n\r\nalive\n"), "{answer}");
-        let request = "HEAD /livez HTTP/1.1\r\nHost: x\r\n\r\n";
+        let request = "HEAD /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
         let answer = rest(&mut sent(server.address, request).await).await;
         assert!(
             answer.contains("content-length: 6\r\n") && answer.ends_with("\r\n\r\n"),
@@ -228,7 +234,7 @@ mod tests {
         // As many as there may be: who comes after them waits for their end.
         let mut slow = sent(server.address, "GET /livez HTTP/1.1\r\nHos").await;
         let mut silent = sent(server.address, "").await;
-        let request = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
+        let request = "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
         let mut waiting = sent(server.address, request).await;
         assert!(rest(&mut waiting).await.ends_with("alive\n"));
         assert!(!rest(&mut slow).await.contains("200 OK"));
@@ -238,12 +244,16 @@ mod tests {
     #[tokio::test]
     async fn client_that_does_not_read_is_cut_off() {
         let server = running(limits()).await;
-        let request = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
+        let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
         let mut lazy = [
             sent(server.address, request).await,
             sent(server.address, request).await,
         ];
-        let mut waiting = sent(server.address, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        let mut waiting = sent(
+            server.address,
+            "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        )
+        .await;
         assert!(rest(&mut waiting).await.ends_with("alive\n"));
         for stream in &mut lazy {
             assert!(rest(stream).await.len() < 50_000_000);
@@ -255,7 +265,7 @@ mod tests {
         let server = running(limits()).await;
         let mut slow = sent(server.address, "GET /li").await;
         // Accepted, as the answer to another one shows.
-        let request = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
+        let request = "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
         assert!(
             rest(&mut sent(server.address, request).await)
                 .await

@@ -91,6 +91,14 @@ impl Meter {
         }
     }
 
+    /// Returns what is told of a source whose records were changed by something else than a sync.
+    pub(super) fn changed(&self) -> impl Fn(SourceId) + Send + Sync + 'static {
+        let changed = self.changed.clone();
+        move |source_id| {
+            changed.send(source_id).ok();
+        }
+    }
+
     fn ended(
         &self,
         connector_id: &str,

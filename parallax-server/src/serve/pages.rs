@@ -87,6 +87,7 @@ mod tests {
     use axum::http::Method;
 
     use super::*;
+    use crate::serve::access::Access;
     use crate::serve::testing::{answer, body, header};
     use crate::serve::{api, router};
 
@@ -109,7 +110,7 @@ mod tests {
     async fn pages_are_there_and_say_how_it_is() {
         let pages = Arc::new(Pages::new(|| "parallax_entities 1\n".to_owned()));
         let server = Arc::new(api::Server::new(Arc::clone(&pages)));
-        let router = router(&server);
+        let router = router(&server, Access::new(None, false));
         let mut lines = Vec::new();
         for path in [
             "/",
@@ -139,8 +140,8 @@ mod tests {
         GET /nope: 404 application/problem+json - no_such_place
         GET *: 404 application/problem+json - no_such_place
         HEAD /metrics: 200 text/plain; version=0.0.4; charset=utf-8 - 
-        POST /metrics: 405 application/problem+json GET,HEAD method_not_allowed
-        DELETE /metrics: 405 application/problem+json GET,HEAD method_not_allowed
+        POST /metrics: 403 application/problem+json GET,HEAD no_tokens
+        DELETE /metrics: 403 application/problem+json GET,HEAD no_tokens
         OPTIONS /metrics: 405 application/problem+json GET,HEAD method_not_allowed
         GET /readyz: 200 text/plain; charset=utf-8 - ready
         GET /readyz: 503 text/plain; charset=utf-8 - stopping: no sync starts any more

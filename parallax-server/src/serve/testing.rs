@@ -7,7 +7,7 @@ use axum::response::Response;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 
-/// Answers a request with headers and no body.
+/// Answers a request with headers and no body; its host is this machine if no header says so.
 pub(super) async fn answer(
     router: &Router,
     method: Method,
@@ -15,6 +15,9 @@ pub(super) async fn answer(
     headers: &[(&str, &str)],
 ) -> Response {
     let mut request = Request::builder().method(method).uri(path);
+    if !headers.iter().any(|(name, _)| *name == "host") {
+        request = request.header("host", "127.0.0.1");
+    }
     for (name, value) in headers {
         request = request.header(*name, *value);
     }

@@ -84,6 +84,8 @@ async fn deletes_are_held_as_the_source_says() {
         let plan = Plan {
             store: String::new(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            tokens: None,
+            protects_reads: false,
             sources: vec![Source {
                 connector: Arc::new(Forgetful(AtomicBool::new(false))),
                 kind: "forgetful".to_owned(),

@@ -31,7 +31,7 @@ pub(super) async fn changesets(
 
 /// The number of a changeset.
 #[derive(Clone, Copy)]
-pub(super) struct Number(u64);
+pub(super) struct Number(pub(super) u64);
 
 impl<'de> Deserialize<'de> for Number {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

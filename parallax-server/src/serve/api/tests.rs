@@ -1,3 +1,6 @@
+use std::cell::RefCell;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use axum::http::Method;
@@ -9,8 +12,17 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::connectors::listed_steps;
+use crate::serve::access::Access;
 use crate::serve::pages::State;
 use crate::serve::testing::{answer, body, header};
+use crate::serve::tokens::Tokens;
+
+const TOKEN: &str = "abababababababababababababababababababababababababababababababab";
+
+thread_local! {
+    /// The sources that somebody changed.
+    static CHANGED: RefCell<Vec<(String, String)>> = const { RefCell::new(Vec::new()) };
+}
 
 /// A team in which nobody is left at the second sync.
 struct Team {
@@ -47,6 +59,7 @@ impl Team {
     }
 
     async fn roles(&self, ctx: StepContext, run: u32) -> Result<(), ConnectorError> {
+        tokio::time::sleep(Duration::from_secs(1)).await;
         ctx.emit(entity("role", "admin"))?;
         if run == 1 {
             ctx.emit(relationship(("user", "u00"), "HAS", ("role", "admin")))?;
@@ -82,7 +95,10 @@ async fn served() -> (Router, Arc<Daemon>) {
                 notify.notify_one();
             }
         });
-    let daemon = Arc::new(Daemon::new(store, vec![source], scheduler.handle()));
+    let daemon = Daemon::new(store, vec![source], scheduler.handle(), |source| {
+        CHANGED.with_borrow_mut(|changed| changed.push(source));
+    });
+    let daemon = Arc::new(daemon);
     let pages = Arc::new(Pages::new(String::new));
     pages.set(State::Ready);
     let server = Arc::new(Server::new(pages));
@@ -90,7 +106,15 @@ async fn served() -> (Router, Arc<Daemon>) {
     tokio::spawn(scheduler.run(std::future::pending()));
     ended.notified().await;
     ended.notified().await;
-    (crate::serve::router(&server), daemon)
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tokens");
+    fs::write(&path, format!("read {}\nadmin {TOKEN}\n", "0".repeat(64))).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    let tokens = Tokens::read_or_make(&path).unwrap();
+    (
+        crate::serve::router(&server, Access::new(Some(tokens), false)),
+        daemon,
+    )
 }
 
 async fn get(router: &Router, path: &str) -> (u16, Value) {
@@ -240,7 +264,7 @@ async fn every_answer_is_as_the_document_says() {
         }
         checked += 1;
     }
-    assert_eq!(checked, document["paths"].as_object().unwrap().len());
+    assert_eq!(checked, 18);
 }
 
 #[tokio::test(start_paused = true)]
@@ -347,7 +371,7 @@ async fn bad_request_names_what_is_wrong() {
 #[tokio::test(start_paused = true)]
 async fn nothing_is_answered_before_the_store_is_open() {
     let server = Arc::new(Server::new(Arc::new(Pages::new(String::new))));
-    let router = crate::serve::router(&server);
+    let router = crate::serve::router(&server, Access::new(None, false));
     let (status, problem) = get(&router, "/api/v1/sources").await;
     assert_eq!(
         (status, problem["code"].as_str()),
@@ -355,4 +379,79 @@ async fn nothing_is_answered_before_the_store_is_open() {
     );
     let (status, _) = get(&router, "/api/v1/openapi.json").await;
     assert_eq!(status, 200);
+}
+
+/// Sends a request that changes something, with the admin token.
+async fn ask(router: &Router, method: Method, path: &str) -> (u16, Value) {
+    let headers = [("authorization", &*format!("Bearer {TOKEN}"))];
+    let response = answer(router, method, &format!("/api/v1/{path}"), &headers).await;
+    let status = response.status().as_u16();
+    (status, serde_json::from_str(&body(response).await).unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_asked_for_is_done_once_and_told() {
+    let (router, daemon) = served().await;
+    let (status, accepted) = ask(&router, Method::POST, "sources/team/acme/syncs").await;
+    let sync_id = accepted["sync_id"].as_str().unwrap().to_owned();
+    assert_eq!(status, 202);
+    let (status, problem) = ask(&router, Method::POST, "sources/team/acme/syncs").await;
+    assert_eq!(
+        (status, problem["code"].as_str()),
+        (409, Some("sync_running"))
+    );
+    assert!(problem["detail"].as_str().unwrap().contains(&sync_id));
+    let (_, source) = get(&router, "/api/v1/sources/team/acme").await;
+    assert_eq!(source["running_sync_id"], Value::String(sync_id.clone()));
+    while get(&router, &format!("/api/v1/syncs/{sync_id}")).await.0 == 404 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+
+    let (status, decision) = ask(&router, Method::POST, "changesets/1/approve").await;
+    assert_eq!(
+        (status, &decision["state"]),
+        (200, &"approved".into()),
+        "{decision}"
+    );
+    assert_eq!(
+        (&decision["entities"], &decision["repeated"]),
+        (&12.into(), &false.into())
+    );
+    let (status, again) = ask(&router, Method::POST, "changesets/1/approve").await;
+    assert_eq!((status, &again["repeated"]), (200, &true.into()));
+    let (status, problem) = ask(&router, Method::POST, "changesets/1/reject").await;
+    assert_eq!(
+        (status, problem["code"].as_str()),
+        (409, Some("changeset_closed"))
+    );
+    let (status, problem) = ask(&router, Method::POST, "changesets/2/reject").await;
+    assert_eq!(
+        (status, problem["code"].as_str()),
+        (404, Some("no_such_changeset"))
+    );
+
+    for (path, status, code) in [
+        ("sources/team/nobody/syncs", 404, "no_such_source"),
+        ("sources/nobody/acme/syncs", 404, "no_such_source"),
+        ("syncs/nothing/cancel", 409, "not_running"),
+    ] {
+        let (got, problem) = ask(&router, Method::POST, path).await;
+        assert_eq!(
+            (got, problem["code"].as_str()),
+            (status, Some(code)),
+            "{path}"
+        );
+    }
+    let (status, removal) = ask(&router, Method::DELETE, "sources/team/acme").await;
+    assert_eq!((status, &removal["entities"]), (200, &1.into()));
+    let (status, _) = ask(&router, Method::DELETE, "sources/team/acme").await;
+    assert_eq!(status, 404);
+    let left = daemon
+        .store
+        .query("SELECT * FROM parallax_source")
+        .await
+        .unwrap();
+    assert_eq!(left.rows.len(), 0);
+    let told = CHANGED.with_borrow(Vec::len);
+    assert_eq!(told, 3, "two decisions and a removal");
 }
