@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use parallax_connect::{RunError, Runner};
-use parallax_core::Escaped;
+use parallax_core::{Escaped, JournalSink};
 use parallax_store::{Outcome, Store};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{Id, JoinSet};
@@ -27,6 +27,7 @@ pub struct Scheduler {
     jobs: Vec<Job>,
     concurrency: usize,
     watcher: Box<dyn Fn(&Notice<'_>) + Send + Sync>,
+    journal: Option<Arc<dyn JournalSink>>,
     handle: Handle,
     requests: mpsc::Receiver<Request>,
 }
@@ -77,6 +78,7 @@ impl Scheduler {
             jobs: Vec::new(),
             concurrency: 4,
             watcher: Box::new(|_| {}),
+            journal: None,
             handle,
             requests,
         }
@@ -112,6 +114,14 @@ impl Scheduler {
     #[must_use]
     pub fn watcher(mut self, watcher: impl Fn(&Notice<'_>) + Send + Sync + 'static) -> Self {
         self.watcher = Box::new(watcher);
+        self
+    }
+
+    /// Passes the entries of every sync's journal on to `journal`, as
+    /// [`Session::watcher`](parallax_store::Session::watcher) does.
+    #[must_use]
+    pub fn journal(mut self, journal: Arc<dyn JournalSink>) -> Self {
+        self.journal = Some(journal);
         self
     }
 
@@ -279,6 +289,7 @@ impl Scheduler {
         });
         let (store, stop, id) = (Arc::clone(&self.store), stop.clone(), sync_id.clone());
         let (cancel, cancelled) = oneshot::channel();
+        let journal = self.journal.clone();
         let sync = async move {
             let stop = async move {
                 tokio::select! {
@@ -288,7 +299,10 @@ impl Scheduler {
                 }
             };
             let runner = Runner::new(&job.connector).cancel_on(stop);
-            let session = store.session().guard(job.guard);
+            let mut session = store.session().guard(job.guard);
+            if let Some(journal) = journal {
+                session = session.watcher(journal);
+            }
             run_once(runner, &job.account_id, &id, session).await
         };
         let handle = syncs.spawn(sync.in_current_span());

@@ -3,6 +3,7 @@
 mod access;
 mod api;
 mod http;
+mod hub;
 mod meter;
 mod pages;
 mod stall;
@@ -15,8 +16,8 @@ use std::time::Duration;
 use axum::{Router, middleware};
 use parallax_core::Escaped;
 use parallax_metrics::{ParallaxMetrics, Prometheus};
-use parallax_scheduler::{Job, Scheduler};
-use parallax_store::{Store, StoreError};
+use parallax_scheduler::{Job, Notice, Scheduler};
+use parallax_store::{JournalName, Store, StoreError};
 use tokio::sync::oneshot;
 use tokio::time::{interval, timeout};
 
@@ -31,6 +32,7 @@ use crate::text::{millis, panic_message};
 
 use access::Access;
 use http::{Limits, Listener};
+use hub::Hub;
 use meter::Meter;
 use pages::{Pages, State};
 use tokens::Tokens;
@@ -108,12 +110,21 @@ pub(crate) async fn run(
     let (meter, live) = Meter::new(metrics, Arc::clone(&store));
     let live = tokio::spawn(live);
     let changed = meter.changed();
-    let scheduler = scheduler(&plan, &store)?.watcher(move |notice| meter.note(notice));
+    let hub = Arc::new(Hub::new());
+    let pulse = tokio::spawn(Arc::clone(&hub).beat());
+    let ended = Arc::clone(&hub);
+    let scheduler = scheduler(&plan, &store)?
+        .journal(Arc::clone(&hub) as _)
+        .watcher(move |notice| {
+            meter.note(notice);
+            forget_ended(&ended, notice);
+        });
     let sources = plan.sources.len();
     let daemon = api::Daemon::new(
         Arc::clone(&store),
         plan.sources,
         scheduler.handle(),
+        Arc::clone(&hub),
         changed,
     );
     server.daemon.set(Arc::new(daemon)).ok();
@@ -128,7 +139,9 @@ pub(crate) async fn run(
     );
     pages.set(State::Ready);
     let ended = until_signal(scheduler, &signals, &pages, GRACE).await;
+    hub.close();
     upkeep.abort();
+    pulse.abort();
     live.abort();
     drop(stop_http);
     http.await.ok();
@@ -147,6 +160,17 @@ fn router(server: &Arc<api::Server>, access: Access) -> Router {
             Arc::new(access),
             access::check,
         ))
+}
+
+/// Lets go of what a sync has told, once it has ended.
+fn forget_ended(hub: &Hub, notice: &Notice<'_>) {
+    if let Notice::Ended { job, sync_id, .. } = notice {
+        hub.ended(&JournalName {
+            connector_id: job.connector_id().to_owned(),
+            account_id: job.account_id().to_owned(),
+            sync_id: (*sync_id).to_owned(),
+        });
+    }
 }
 
 /// Runs the scheduler until a signal comes and everything under way has ended, or the grace period

@@ -6,6 +6,7 @@
 mod answer;
 mod changesets;
 mod control;
+mod journal;
 mod problem;
 mod records;
 mod request;
@@ -21,18 +22,21 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use parallax_scheduler::Handle;
 use parallax_store::Store;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use utoipa::openapi::{Info, License, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::connectors::Configured;
 use crate::plan::Source;
+use crate::serve::hub::Hub;
 use crate::serve::pages::Pages;
 
 use answer::Json;
 pub(super) use problem::Problem;
 
+/// How many clients may follow events at a time: fewer than there are connections.
+const STREAMS: usize = 1_024;
 /// How many requests at a time may look through all records.
 const SCANS: usize = 2;
 
@@ -52,7 +56,9 @@ pub(super) struct Daemon {
     /// Told of a source whose records somebody changed.
     changed: Box<dyn Fn((String, String)) + Send + Sync>,
     pub(super) started_at: jiff::Timestamp,
+    pub(super) hub: Arc<Hub>,
     scans: Semaphore,
+    streams: Arc<Semaphore>,
 }
 
 impl Server {
@@ -69,6 +75,7 @@ impl Daemon {
         store: Arc<Store>,
         sources: Vec<Source>,
         scheduler: Handle,
+        hub: Arc<Hub>,
         changed: impl Fn((String, String)) + Send + Sync + 'static,
     ) -> Self {
         let mut connectors: Vec<_> = sources.iter().map(Configured::new).collect();
@@ -82,8 +89,28 @@ impl Daemon {
             scheduler,
             changed: Box::new(changed),
             started_at: jiff::Timestamp::now(),
+            hub,
             scans: Semaphore::new(SCANS),
+            streams: Arc::new(Semaphore::new(STREAMS)),
         }
+    }
+
+    /// Says that somebody changed the records of a source.
+    fn tell_changed(&self, source: (String, String)) {
+        self.hub.changed(&source.0, &source.1);
+        (self.changed)(source);
+    }
+
+    /// Takes a place among those that follow events.
+    fn stream(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        Arc::clone(&self.streams).try_acquire_owned().map_err(|_| {
+            Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too_many_streams",
+                format!("{STREAMS} clients follow events already"),
+                "try again later, or read the journal as JSON",
+            )
+        })
     }
 
     /// Waits for a place among those that look through all records.
@@ -114,6 +141,8 @@ fn parts() -> (Router<Arc<Server>>, OpenApi) {
         .routes(routes!(syncs::syncs))
         .routes(routes!(syncs::sync))
         .routes(routes!(control::cancel))
+        .routes(routes!(journal::journal))
+        .routes(routes!(journal::all_events))
         .routes(routes!(changesets::changesets))
         .routes(routes!(changesets::changeset))
         .routes(routes!(changesets::records))

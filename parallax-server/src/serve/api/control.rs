@@ -143,7 +143,7 @@ pub(super) async fn reject(
 }
 
 fn decided(daemon: &Arc<Daemon>, decision: Decision) -> Result<Json, Problem> {
-    (daemon.changed)(decision.source());
+    daemon.tell_changed(decision.source());
     Ok(Json::of(&decision))
 }
 
@@ -162,7 +162,7 @@ pub(super) async fn forget(
     let source = format!("{connector_id}, account {account_id}");
     audit(&caller, "forget", &source, removal.is_ok());
     let removal = removal?;
-    (daemon.changed)((connector_id, account_id));
+    daemon.tell_changed((connector_id, account_id));
     Ok(Json::of(&removal))
 }
 

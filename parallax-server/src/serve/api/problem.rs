@@ -96,9 +96,9 @@ impl From<StoreError> for Problem {
 
 fn status(error: &StoreError) -> StatusCode {
     match error {
-        StoreError::NoSuchChangeset { .. } | StoreError::NoSuchSource { .. } => {
-            StatusCode::NOT_FOUND
-        }
+        StoreError::NoSuchChangeset { .. }
+        | StoreError::NoSuchSource { .. }
+        | StoreError::NoSuchJournal { .. } => StatusCode::NOT_FOUND,
         StoreError::ChangesetClosed { .. } => StatusCode::CONFLICT,
         StoreError::Full { .. } => StatusCode::INSUFFICIENT_STORAGE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,

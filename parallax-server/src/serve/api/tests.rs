@@ -3,10 +3,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
+use axum::body::Bytes;
 use axum::http::Method;
+use futures::StreamExt;
 use parallax_connect::{Connector, ConnectorError, Step, StepContext, entity, relationship, step};
 use parallax_scheduler::{Job, Notice, Scheduler};
-use parallax_store::Guard;
+use parallax_store::{Guard, JournalName};
 use serde_json::Value;
 use tokio::sync::Notify;
 
@@ -85,19 +87,30 @@ async fn served() -> (Router, Arc<Daemon>) {
         every,
         guard: Guard::default(),
     };
+    let hub = Arc::new(Hub::new());
+    tokio::spawn(Arc::clone(&hub).beat());
+    let ended_syncs = Arc::clone(&hub);
     let ended = Arc::new(Notify::new());
     let notify = Arc::clone(&ended);
     let scheduler = Scheduler::new(Arc::clone(&store))
         .job(Job::new(connector, "acme", every))
         .unwrap()
+        .journal(Arc::clone(&hub) as _)
         .watcher(move |notice| {
+            crate::serve::forget_ended(&ended_syncs, notice);
             if matches!(notice, Notice::Ended { .. }) {
                 notify.notify_one();
             }
         });
-    let daemon = Daemon::new(store, vec![source], scheduler.handle(), |source| {
-        CHANGED.with_borrow_mut(|changed| changed.push(source));
-    });
+    let daemon = Daemon::new(
+        store,
+        vec![source],
+        scheduler.handle(),
+        Arc::clone(&hub),
+        |source| {
+            CHANGED.with_borrow_mut(|changed| changed.push(source));
+        },
+    );
     let daemon = Arc::new(daemon);
     let pages = Arc::new(Pages::new(String::new));
     pages.set(State::Ready);
@@ -227,6 +240,9 @@ async fn every_answer_is_as_the_document_says() {
         let Some(operation) = methods.get("get") else {
             continue;
         };
+        if path == "/api/v1/events" {
+            continue;
+        }
         let filled = path
             .replace("/entities/{id}", &format!("/entities/{}", id(&user)))
             .replace("{id}", &id(&relationship))
@@ -264,7 +280,7 @@ async fn every_answer_is_as_the_document_says() {
         }
         checked += 1;
     }
-    assert_eq!(checked, 18);
+    assert_eq!(checked, 19);
 }
 
 #[tokio::test(start_paused = true)]
@@ -454,4 +470,205 @@ async fn what_is_asked_for_is_done_once_and_told() {
     assert_eq!(left.rows.len(), 0);
     let told = CHANGED.with_borrow(Vec::len);
     assert_eq!(told, 3, "two decisions and a removal");
+}
+
+/// A client of an event stream, and what has come of it.
+struct Client {
+    stream: std::pin::Pin<Box<dyn futures::Stream<Item = Result<Bytes, axum::Error>> + Send>>,
+    text: String,
+}
+
+/// An event: its id, its name and its data.
+type Event = (String, String, String);
+
+impl Client {
+    async fn connect(router: &Router, path: &str, last_event_id: Option<&str>) -> Self {
+        let mut headers = vec![("accept", "text/event-stream")];
+        headers.extend(last_event_id.map(|id| ("last-event-id", id)));
+        let response = answer(router, Method::GET, path, &headers).await;
+        assert_eq!(
+            header(&response, "content-type"),
+            "text/event-stream",
+            "{path}"
+        );
+        Self {
+            stream: Box::pin(response.into_body().into_data_stream()),
+            text: String::new(),
+        }
+    }
+
+    /// Returns the next event, or nothing at the end.
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some((event, rest)) = self.text.split_once("\n\n") {
+                let field = |name: &str| {
+                    let line = event.lines().find_map(|line| line.strip_prefix(name));
+                    line.unwrap_or_default().to_owned()
+                };
+                let event = (field("id: "), field("event: "), field("data: "));
+                self.text = rest.to_owned();
+                if event != Event::default() {
+                    return Some(event);
+                }
+                continue;
+            }
+            let piece = self.stream.next().await?.unwrap();
+            self.text += str::from_utf8(&piece).unwrap();
+        }
+    }
+
+    /// Returns all events up to the end.
+    async fn rest(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        while let Some(event) = self.next().await {
+            events.push(event);
+        }
+        events
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn journal_is_the_same_however_it_is_read() {
+    let (router, daemon) = served().await;
+    let (_, accepted) = ask(&router, Method::POST, "sources/team/acme/syncs").await;
+    let sync_id = accepted["sync_id"].as_str().unwrap().to_owned();
+    // The sync takes a second.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let path = format!("/api/v1/syncs/{sync_id}/journal");
+    let mut early = Client::connect(&router, &path, None).await;
+    let (_, running) = get(&router, &path).await;
+    assert_eq!(running["running"], true, "{running}");
+    let first = early.next().await.unwrap();
+    assert_eq!(first.0, "1");
+    // A client that goes away after each event, and comes back.
+    let mut restless = vec![
+        Client::connect(&router, &path, None)
+            .await
+            .next()
+            .await
+            .unwrap(),
+    ];
+    loop {
+        let last = restless.last().unwrap().0.clone();
+        let event = Client::connect(&router, &path, Some(&last))
+            .await
+            .next()
+            .await
+            .unwrap();
+        if event.1 == "end" {
+            break;
+        }
+        restless.push(event);
+    }
+    let mut whole = vec![first];
+    whole.extend(early.rest().await);
+    let end = whole.pop().unwrap();
+    assert_eq!(
+        (end.1.as_str(), end.2.as_str()),
+        ("end", r#"{"reason":"the sync has ended"}"#)
+    );
+    assert_eq!(whole, restless);
+    let late = Client::connect(&router, &path, None).await.rest().await;
+    assert_eq!(whole, late[..late.len() - 1]);
+    let numbers: Vec<_> = (1..=whole.len()).map(|n| n.to_string()).collect();
+    let ids: Vec<_> = whole.iter().map(|event| event.0.clone()).collect();
+    assert_eq!(ids, numbers);
+    let kind = |event: &Event| serde_json::from_str::<Value>(&event.2).unwrap()["kind"].clone();
+    assert_eq!(
+        (kind(&whole[0]), kind(whole.last().unwrap())),
+        ("started".into(), "committed".into())
+    );
+
+    let name = JournalName {
+        connector_id: "team".to_owned(),
+        account_id: "acme".to_owned(),
+        sync_id,
+    };
+    let stored = daemon.store.journal(&name, 1).await.unwrap().lines;
+    let sent: Vec<_> = whole.iter().map(|event| event.2.clone()).collect();
+    assert_eq!(sent, stored);
+    let response = answer(&router, Method::GET, &path, &[]).await;
+    let json = body(response).await;
+    assert!(json.contains(&stored.join(",")), "{json}");
+    let (_, part) = get(&router, &format!("{path}?from=3")).await;
+    assert_eq!(part["items"][0]["seq"], 3);
+    assert_eq!(
+        (&part["running"], &part["next"]),
+        (&false.into(), &(stored.len() + 1).into())
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_syncs_are_told_as_they_happen() {
+    let (router, daemon) = served().await;
+    let mut client = Client::connect(&router, "/api/v1/events", None).await;
+    let reset = client.next().await.unwrap();
+    assert_eq!(reset.1, "reset");
+    ask(&router, Method::POST, "changesets/1/reject").await;
+    let changed = client.next().await.unwrap();
+    let source = r#"{"connector_id":"team","account_id":"acme"}"#;
+    assert_eq!(
+        (changed.1.as_str(), changed.2.as_str()),
+        ("changed", source)
+    );
+    ask(&router, Method::POST, "sources/team/acme/syncs").await;
+    let mut events = Vec::new();
+    while !events
+        .last()
+        .is_some_and(|event: &Event| event.2.contains("\"kind\":\"committed\""))
+    {
+        events.push(client.next().await.unwrap());
+    }
+    // Who comes back gets what it missed, and who has never been here nothing of before.
+    let mut back = Client::connect(&router, "/api/v1/events", Some(&changed.0)).await;
+    for event in &events {
+        assert_eq!(back.next().await.as_ref(), Some(event));
+    }
+    for id in ["0000000000000000-1", &format!("{}9", events[0].0)] {
+        let mut other = Client::connect(&router, "/api/v1/events", Some(id)).await;
+        assert_eq!(other.next().await.unwrap().1, "reset", "{id}");
+    }
+    for id in ["", "x", "x-1", "1"] {
+        let headers = [("last-event-id", id)];
+        let refused = answer(&router, Method::GET, "/api/v1/events", &headers).await;
+        assert_eq!(refused.status(), 400, "{id:?}");
+    }
+    daemon.hub.close();
+    let end = client.rest().await.pop().unwrap();
+    assert_eq!(
+        (end.1.as_str(), end.2.as_str()),
+        ("end", r#"{"reason":"the daemon stops"}"#)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn client_that_is_too_slow_is_told_so() {
+    let (router, daemon) = served().await;
+    let mut client = Client::connect(&router, "/api/v1/events", None).await;
+    client.next().await.unwrap();
+    for _ in 0..100_000 {
+        daemon.hub.changed("team", "acme");
+    }
+    let events = client.rest().await;
+    assert_eq!(events.len(), 1);
+    assert_eq!(
+        events[0].2,
+        r#"{"reason":"too slow: more has happened than is kept for you"}"#
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn there_are_only_so_many_streams() {
+    let (router, _) = served().await;
+    let mut clients = Vec::new();
+    for _ in 0..STREAMS {
+        clients.push(Client::connect(&router, "/api/v1/events", None).await);
+    }
+    let (status, problem) = get(&router, "/api/v1/events").await;
+    assert_eq!(
+        (status, problem["code"].as_str()),
+        (503, Some("too_many_streams"))
+    );
+    clients.pop();
+    Client::connect(&router, "/api/v1/events", None).await;
 }
