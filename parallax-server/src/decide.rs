@@ -1,6 +1,7 @@
+use hyper::Method;
 use parallax_core::Escaped;
 use parallax_store::{Decided, Store, StoreError};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::args::{ApproveArgs, RejectArgs};
@@ -9,6 +10,7 @@ use crate::console::Console;
 use crate::error::Failure;
 use crate::exit::Exit;
 use crate::json;
+use crate::remote::Remote;
 use crate::rows::rows;
 use crate::text::{GONE, counts, paint};
 
@@ -41,17 +43,27 @@ pub(crate) async fn approve(
             }
         }
     }
-    let store = Store::open(&args.store.url).await?;
-    let decision = Decision::approve(&store, args.changeset).await?;
+    let decision = match Store::open(&args.store.url).await {
+        Ok(store) => Decision::approve(&store, args.changeset).await?,
+        Err(error) => ask(error, args.changeset, "approve").await?,
+    };
     tell(&decision, args.json, console)
 }
 
 /// `parallax reject`: keeps what a changeset holds.
 pub(crate) async fn reject(args: &RejectArgs, console: &mut Console<'_>) -> Result<Exit, Failure> {
     find(&args.store.url, args.changeset, "rejected").await?;
-    let store = Store::open(&args.store.url).await?;
-    let decision = Decision::reject(&store, args.changeset).await?;
+    let decision = match Store::open(&args.store.url).await {
+        Ok(store) => Decision::reject(&store, args.changeset).await?,
+        Err(error) => ask(error, args.changeset, "reject").await?,
+    };
     tell(&decision, args.json, console)
+}
+
+/// Asks the daemon that holds the store, if it is one.
+async fn ask(error: StoreError, changeset: u64, word: &str) -> Result<Decision, Failure> {
+    let path = ["changesets", &changeset.to_string(), word];
+    Remote::behind(error)?.ask(Method::POST, &path).await
 }
 
 /// Finds a changeset that can get this state, or has it already.
@@ -81,7 +93,7 @@ fn tell(decision: &Decision, json: bool, console: &mut Console<'_>) -> Result<Ex
 }
 
 /// What was decided.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize, Deserialize, ToSchema)]
 pub(crate) struct Decision {
     changeset: u64,
     /// `approved` or `rejected`.

@@ -8,6 +8,7 @@ use parallax_store::{CommitError, StoreError};
 
 use crate::config::ConfigError;
 use crate::exit::Exit;
+use crate::remote::Refusal;
 use crate::serve::Reason;
 use crate::signals::Signal;
 
@@ -33,6 +34,12 @@ pub(crate) enum Failure {
     /// A file of tokens cannot be used, or not be made.
     #[error("cannot use the tokens in {}: {reason}", path.display())]
     Tokens { path: PathBuf, reason: Reason },
+    /// The daemon that holds the store does not do what it was asked for.
+    #[error("{}", .0.detail)]
+    Refused(Refusal),
+    /// The daemon that holds the store does not answer.
+    #[error("the daemon that holds the store does not answer at {address}: {reason}")]
+    Unanswered { address: SocketAddr, reason: String },
     /// No connector has this kind.
     #[error("there is no connector {kind:?}")]
     UnknownConnector {
@@ -136,6 +143,8 @@ impl Failure {
             Self::Config(_) => "invalid_config",
             Self::Listen { .. } => "cannot_listen",
             Self::Tokens { .. } => "invalid_tokens",
+            Self::Refused(_) => "daemon_refused",
+            Self::Unanswered { .. } => "daemon_unanswered",
             Self::UnknownConnector { .. } => "unknown_connector",
             Self::Open { .. } => "connector_not_opened",
             Self::NoAccount { .. } => "no_account",
@@ -177,6 +186,10 @@ impl Failure {
                 }
                 _ => "choose an address of this machine with --listen",
             },
+            Self::Refused(refusal) => return refusal.help.clone().into(),
+            Self::Unanswered { .. } => {
+                "see what it is at, or stop it: the command then does the work itself"
+            }
             Self::Tokens { path, reason } => match reason {
                 Reason::Exposed { .. } => return format!("chmod 600 {}", path.display()).into(),
                 Reason::Foreign => "run it as the user whose file it is, or name another file",
@@ -274,7 +287,14 @@ impl Failure {
                 | StoreError::ChangesetClosed { .. }
                 | StoreError::Exists { .. },
             ) => Exit::Usage,
-            Self::Store(_) | Self::Commit(CommitError::Store(_)) => Exit::Store,
+            Self::Refused(refusal) => match refusal.code.as_str() {
+                // Slips, as they would be without a daemon.
+                "no_such_changeset" | "changeset_closed" | "no_such_source" => Exit::Usage,
+                _ => Exit::Store,
+            },
+            Self::Store(_) | Self::Unanswered { .. } | Self::Commit(CommitError::Store(_)) => {
+                Exit::Store
+            }
             Self::Run(_)
             | Self::NoSuchRecord { .. }
             | Self::NoStepCompleted { cause: None }
@@ -441,6 +461,15 @@ mod tests {
             Failure::NoSuchSync {
                 sync_id: "s-1".to_owned(),
             },
+            Failure::Refused(Refusal {
+                code: "changeset_closed".to_owned(),
+                detail: "changeset 3 is rejected already".to_owned(),
+                help: "it is decided once".to_owned(),
+            }),
+            Failure::Unanswered {
+                address: SocketAddr::from(([127, 0, 0, 1], 7700)),
+                reason: "connection refused".to_owned(),
+            },
             Failure::Output(io::Error::from(io::ErrorKind::StorageFull)),
             Failure::Defect {
                 message: "oh".to_owned(),
@@ -508,6 +537,10 @@ mod tests {
               chmod 600 /srv/parallax.db
           2 no_such_sync: there is no sync "s-1"
               `parallax syncs` lists them, with --limit more of them
+          2 daemon_refused: changeset 3 is rejected already
+              it is decided once
+          5 daemon_unanswered: the daemon that holds the store does not answer at 127.0.0.1:7700: connection refused
+              see what it is at, or stop it: the command then does the work itself
           2 output_failed: cannot write to the standard output: no storage space
               what was asked for has been done, but not shown
           1 defect: a defect of this program ended it: oh

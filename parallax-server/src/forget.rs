@@ -1,6 +1,7 @@
+use hyper::Method;
 use parallax_core::Escaped;
 use parallax_store::{Store, StoreError};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::args::ForgetArgs;
@@ -8,6 +9,7 @@ use crate::console::Console;
 use crate::error::Failure;
 use crate::exit::Exit;
 use crate::json;
+use crate::remote::Remote;
 use crate::text::{GONE, counts, paint};
 
 /// `parallax forget`: removes a source, once someone has said yes.
@@ -41,8 +43,13 @@ pub(crate) async fn run(args: &ForgetArgs, console: &mut Console<'_>) -> Result<
             }
         }
     }
-    let store = Store::open(&args.store.url).await?;
-    let removal = Removal::forget(&store, connector, account).await?;
+    let removal = match Store::open(&args.store.url).await {
+        Ok(store) => Removal::forget(&store, connector, account).await?,
+        Err(error) => {
+            let path = ["sources", connector, account];
+            Remote::behind(error)?.ask(Method::DELETE, &path).await?
+        }
+    };
     let text = if args.json {
         json::line(&removal)
     } else {
@@ -53,7 +60,7 @@ pub(crate) async fn run(args: &ForgetArgs, console: &mut Console<'_>) -> Result<
 }
 
 /// The source that was removed, and how much of it there was.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize, Deserialize, ToSchema)]
 pub(crate) struct Removal {
     connector_id: String,
     account_id: String,

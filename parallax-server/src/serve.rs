@@ -18,6 +18,7 @@ use parallax_core::Escaped;
 use parallax_metrics::{ParallaxMetrics, Prometheus};
 use parallax_scheduler::{Job, Notice, Scheduler};
 use parallax_store::{JournalName, Store, StoreError};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::sync::oneshot;
 use tokio::time::{interval, timeout};
 
@@ -27,6 +28,7 @@ use crate::console::Console;
 use crate::error::Failure;
 use crate::exit::Exit;
 use crate::plan::{Overrides, Plan};
+use crate::remote::Announcement;
 use crate::signals::{Signal, Signals};
 use crate::text::{millis, panic_message};
 
@@ -35,10 +37,9 @@ use http::{Limits, Listener};
 use hub::Hub;
 use meter::Meter;
 use pages::{Pages, State};
-use tokens::Tokens;
 use workers::Workers;
 
-pub(crate) use tokens::Reason;
+pub(crate) use tokens::{Reason, Tokens, read_secret};
 
 /// How long commits under way may take to finish once a signal came.
 const GRACE: Duration = Duration::from_secs(10);
@@ -71,6 +72,11 @@ pub(crate) async fn run(
         message: error.to_string(),
     })?;
 
+    raise_file_limit();
+    let listener = match Listener::bind(plan.listen).await {
+        Ok(listener) => listener,
+        Err(failure) => return Err(prefer_lock(&plan.store, failure).await),
+    };
     let tokens = match plan.tokens.as_deref().map(Tokens::read_or_make) {
         Some(Err(failure)) => {
             // Where there is no place for a store, there is none for its tokens.
@@ -78,10 +84,6 @@ pub(crate) async fn run(
             return Err(failure);
         }
         tokens => tokens.transpose()?,
-    };
-    let listener = match Listener::bind(plan.listen).await {
-        Ok(listener) => listener,
-        Err(failure) => return Err(prefer_lock(&plan.store, failure).await),
     };
     let address = listener.address();
     let pages = {
@@ -128,6 +130,7 @@ pub(crate) async fn run(
         changed,
     );
     server.daemon.set(Arc::new(daemon)).ok();
+    let announcement = Announcement::make(store.url(), address, plan.tokens.as_deref());
     console.print(&format!("listening on http://{address}\n"))?;
     tracing::info!(
         listen = %address,
@@ -139,6 +142,7 @@ pub(crate) async fn run(
     );
     pages.set(State::Ready);
     let ended = until_signal(scheduler, &signals, &pages, GRACE).await;
+    drop(announcement);
     hub.close();
     upkeep.abort();
     pulse.abort();
@@ -160,6 +164,16 @@ fn router(server: &Arc<api::Server>, access: Access) -> Router {
             Arc::new(access),
             access::check,
         ))
+}
+
+/// Lets the process have as many files as it may: each connection is one, and the store must not
+/// lack any. Most systems give a process 1,024 unless it asks.
+fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "Limit of files not raised");
+    }
 }
 
 /// Lets go of what a sync has told, once it has ended.

@@ -98,6 +98,11 @@ impl Tokens {
         }
     }
 
+    /// Returns the admin token as it is sent.
+    pub(crate) fn admin(&self) -> String {
+        self.admin.hex()
+    }
+
     /// Returns what a token allows, if it is one of these. Takes as long for any other.
     pub(crate) fn role(&self, token: &str) -> Option<Role> {
         let given = Token::parse(token)?;
