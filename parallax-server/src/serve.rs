@@ -72,7 +72,7 @@ pub(crate) async fn run(
         message: error.to_string(),
     })?;
 
-    raise_file_limit();
+    let limits = Limits::within(raise_file_limit());
     let listener = match Listener::bind(plan.listen).await {
         Ok(listener) => listener,
         Err(failure) => return Err(prefer_lock(&plan.store, failure).await),
@@ -95,7 +95,7 @@ pub(crate) async fn run(
     let http = tokio::spawn(http::serve(
         listener,
         router(&server, Access::new(tokens, plan.protects_reads)),
-        Limits::default(),
+        limits,
         async { drop(http_stopped.await) },
     ));
 
@@ -127,6 +127,7 @@ pub(crate) async fn run(
         plan.sources,
         scheduler.handle(),
         Arc::clone(&hub),
+        limits.streams(),
         changed,
     );
     server.daemon.set(Arc::new(daemon)).ok();
@@ -167,12 +168,18 @@ fn router(server: &Arc<api::Server>, access: Access) -> Router {
 }
 
 /// Lets the process have as many files as it may: each connection is one, and the store must not
-/// lack any. Most systems give a process 1,024 unless it asks.
-fn raise_file_limit() {
+/// lack any. Most systems give a process 1,024 unless it asks. Returns how many, unless there is no
+/// limit.
+fn raise_file_limit() -> Option<u64> {
     let mut limit = getrlimit(Resource::Nofile);
+    let before = limit.current;
     limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::debug!(%error, "Limit of files not raised");
+    match setrlimit(Resource::Nofile, limit) {
+        Ok(()) => limit.maximum,
+        Err(error) => {
+            tracing::debug!(%error, "Limit of files not raised");
+            before
+        }
     }
 }
 

@@ -35,8 +35,6 @@ use crate::serve::pages::Pages;
 use answer::Json;
 pub(super) use problem::Problem;
 
-/// How many clients may follow events at a time: fewer than there are connections.
-const STREAMS: usize = 1_024;
 /// How many requests at a time may look through all records.
 const SCANS: usize = 2;
 
@@ -76,6 +74,7 @@ impl Daemon {
         sources: Vec<Source>,
         scheduler: Handle,
         hub: Arc<Hub>,
+        streams: usize,
         changed: impl Fn((String, String)) + Send + Sync + 'static,
     ) -> Self {
         let mut connectors: Vec<_> = sources.iter().map(Configured::new).collect();
@@ -91,7 +90,7 @@ impl Daemon {
             started_at: jiff::Timestamp::now(),
             hub,
             scans: Semaphore::new(SCANS),
-            streams: Arc::new(Semaphore::new(STREAMS)),
+            streams: Arc::new(Semaphore::new(streams)),
         }
     }
 
@@ -107,7 +106,7 @@ impl Daemon {
             Problem::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "too_many_streams",
-                format!("{STREAMS} clients follow events already"),
+                "as many clients follow events as may at a time",
                 "try again later, or read the journal as JSON",
             )
         })

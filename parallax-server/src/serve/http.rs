@@ -42,6 +42,22 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// Returns the limits of a process that may have so many files: the other half is for the store
+    /// and for what the connectors read.
+    pub(super) fn within(files: Option<u64>) -> Self {
+        let mut limits = Self::default();
+        let half = files.and_then(|files| u32::try_from(files / 2).ok());
+        limits.connections = limits.connections.min(half.unwrap_or(u32::MAX)).max(1);
+        limits
+    }
+
+    /// Returns how many connections may be kept for streams of events.
+    pub(super) fn streams(&self) -> usize {
+        self.connections as usize / 2
+    }
+}
+
 /// Who sent a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer(pub(super) SocketAddr);

@@ -20,7 +20,7 @@ pub(super) struct ChangesetsParams {
 
 /// Lists the changesets that wait for somebody's word, those that were opened first before others.
 #[utoipa::path(get, path = "/api/v1/changesets", tag = "changesets", params(ChangesetsParams),
-    responses((status = OK, body = [schema::Changeset]), (status = "default", body = Problem)))]
+    responses((status = OK, body = [schema::Changeset]), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn changesets(
     Live(daemon): Live,
     Params(params): Params<ChangesetsParams>,
@@ -46,7 +46,7 @@ impl<'de> Deserialize<'de> for Number {
 /// Shows a changeset with the first records of each type.
 #[utoipa::path(get, path = "/api/v1/changesets/{changeset}", tag = "changesets",
     params(("changeset" = u32, Path, description = "Its number")),
-    responses((status = OK, body = ChangesetDetail), (status = "default", body = Problem)))]
+    responses((status = OK, body = ChangesetDetail), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn changeset(
     Live(daemon): Live,
     Place(changeset): Place<Number>,
@@ -70,7 +70,7 @@ pub(super) struct RecordsParams {
 /// Lists the records that a changeset holds, or that were deleted by it.
 #[utoipa::path(get, path = "/api/v1/changesets/{changeset}/records", tag = "changesets",
     params(("changeset" = u32, Path, description = "Its number"), RecordsParams),
-    responses((status = OK, body = Page<ChangesetRecord>), (status = "default", body = Problem)))]
+    responses((status = OK, body = Page<ChangesetRecord>), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn records(
     Live(daemon): Live,
     Place(changeset): Place<Number>,

@@ -40,7 +40,7 @@ impl Accepted {
 /// Needs the admin token, as all that follows. A source has at most one sync at a time.
 #[utoipa::path(post, path = "/api/v1/sources/{connector_id}/{account_id}/syncs", tag = "sources",
     params(("connector_id" = String, Path), ("account_id" = String, Path)),
-    responses((status = ACCEPTED, body = Accepted), (status = "default", body = Problem)))]
+    responses((status = ACCEPTED, body = Accepted), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn trigger(
     Live(daemon): Live,
     caller: Extension<Caller>,
@@ -75,7 +75,7 @@ pub(super) async fn trigger(
 /// A commit that has begun goes on.
 #[utoipa::path(post, path = "/api/v1/syncs/{sync_id}/cancel", tag = "syncs",
     params(("sync_id" = String, Path)),
-    responses((status = ACCEPTED, body = Accepted), (status = "default", body = Problem)))]
+    responses((status = ACCEPTED, body = Accepted), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn cancel(
     Live(daemon): Live,
     caller: Extension<Caller>,
@@ -107,7 +107,7 @@ fn stopping(detail: String) -> Problem {
 /// Deletes what a changeset holds. Saying so again changes nothing.
 #[utoipa::path(post, path = "/api/v1/changesets/{changeset}/approve", tag = "changesets",
     params(("changeset" = u32, Path, description = "Its number")),
-    responses((status = OK, body = Decision), (status = "default", body = Problem)))]
+    responses((status = OK, body = Decision), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn approve(
     Live(daemon): Live,
     caller: Extension<Caller>,
@@ -126,7 +126,7 @@ pub(super) async fn approve(
 /// Keeps what a changeset holds. Saying so again changes nothing.
 #[utoipa::path(post, path = "/api/v1/changesets/{changeset}/reject", tag = "changesets",
     params(("changeset" = u32, Path, description = "Its number")),
-    responses((status = OK, body = Decision), (status = "default", body = Problem)))]
+    responses((status = OK, body = Decision), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn reject(
     Live(daemon): Live,
     caller: Extension<Caller>,
@@ -152,7 +152,7 @@ fn decided(daemon: &Arc<Daemon>, decision: Decision) -> Result<Json, Problem> {
 /// A source of the configuration is there again after its next sync.
 #[utoipa::path(delete, path = "/api/v1/sources/{connector_id}/{account_id}", tag = "sources",
     params(("connector_id" = String, Path), ("account_id" = String, Path)),
-    responses((status = OK, body = Removal), (status = "default", body = Problem)))]
+    responses((status = OK, body = Removal), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn forget(
     Live(daemon): Live,
     caller: Extension<Caller>,

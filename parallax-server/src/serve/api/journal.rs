@@ -67,7 +67,7 @@ pub(super) struct JournalParams {
     params(("sync_id" = String, Path, description = "Its id, or how that begins"), JournalParams),
     responses(
         (status = OK, content((JournalPart = "application/json"), (String = "text/event-stream"))),
-        (status = "default", body = Problem)))]
+        (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn journal(
     Live(daemon): Live,
     Place(sync_id): Place<String>,
@@ -185,7 +185,7 @@ async fn find(
 /// possible. The last event is `end`, with the reason.
 #[utoipa::path(get, path = "/api/v1/events", tag = "syncs",
     responses((status = OK, body = String, content_type = "text/event-stream"),
-        (status = "default", body = Problem)))]
+        (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn all_events(
     Live(daemon): Live,
     headers: HeaderMap,

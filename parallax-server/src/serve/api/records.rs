@@ -125,7 +125,7 @@ async fn browse(daemon: &Daemon, browse: &Browse) -> Result<Json, Problem> {
 
 /// Lists entities, in the order in which they were stored.
 #[utoipa::path(get, path = "/api/v1/entities", tag = "records", params(RecordParams),
-    responses((status = OK, body = RecordPage), (status = "default", body = Problem)))]
+    responses((status = OK, body = RecordPage), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn entities(
     Live(daemon): Live,
     Params(params): Params<RecordParams>,
@@ -135,7 +135,7 @@ pub(super) async fn entities(
 
 /// Lists relationships whose ends both live, in the order in which they were stored.
 #[utoipa::path(get, path = "/api/v1/relationships", tag = "records", params(RecordParams),
-    responses((status = OK, body = RecordPage), (status = "default", body = Problem)))]
+    responses((status = OK, body = RecordPage), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn relationships(
     Live(daemon): Live,
     Params(params): Params<RecordParams>,
@@ -146,7 +146,7 @@ pub(super) async fn relationships(
 /// Shows an entity, as each source that has it does.
 #[utoipa::path(get, path = "/api/v1/entities/{id}", tag = "records",
     params(("id" = String, Path, description = "32 hexadecimal digits")),
-    responses((status = OK, body = [StoredObject]), (status = "default", body = Problem)))]
+    responses((status = OK, body = [StoredObject]), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn entity(Live(daemon): Live, Place(id): Place<String>) -> Result<Json, Problem> {
     one(&daemon, Browse::entities(), &id).await
 }
@@ -154,7 +154,7 @@ pub(super) async fn entity(Live(daemon): Live, Place(id): Place<String>) -> Resu
 /// Shows a relationship, as each source that has it does.
 #[utoipa::path(get, path = "/api/v1/relationships/{id}", tag = "records",
     params(("id" = String, Path, description = "32 hexadecimal digits")),
-    responses((status = OK, body = [StoredObject]), (status = "default", body = Problem)))]
+    responses((status = OK, body = [StoredObject]), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn relationship(
     Live(daemon): Live,
     Place(id): Place<String>,
@@ -226,7 +226,7 @@ pub(super) struct NeighbourParams {
 /// Lists the relationships of an entity with the entities at their ends.
 #[utoipa::path(get, path = "/api/v1/entities/{id}/relationships", tag = "records",
     params(("id" = String, Path, description = "32 hexadecimal digits"), NeighbourParams),
-    responses((status = OK, body = RecordPage), (status = "default", body = Problem)))]
+    responses((status = OK, body = RecordPage), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn neighbours(
     Live(daemon): Live,
     Place(id): Place<String>,
@@ -274,7 +274,7 @@ pub(super) struct SearchParams {
 ///
 /// Looks for a second at most. Then it says where to go on, and that it is `partial`.
 #[utoipa::path(get, path = "/api/v1/search", tag = "records", params(SearchParams),
-    responses((status = OK, body = RecordPage), (status = "default", body = Problem)))]
+    responses((status = OK, body = RecordPage), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn search(
     Live(daemon): Live,
     Params(params): Params<SearchParams>,
@@ -289,7 +289,7 @@ pub(super) async fn search(
 
 /// Lists the types of entities and the verbs of relationships, with how many records have them.
 #[utoipa::path(get, path = "/api/v1/types", tag = "records",
-    responses((status = OK, body = [RecordType]), (status = "default", body = Problem)))]
+    responses((status = OK, body = [RecordType]), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn types(Live(daemon): Live) -> Result<Json, Problem> {
     let sql = "SELECT 'entity' AS kind, type AS name, count(*) AS records \
                FROM parallax_entity GROUP BY type \
@@ -312,7 +312,7 @@ pub(super) struct SubjectParams {
 
 /// Says who claims a record, and why it is there or gone.
 #[utoipa::path(get, path = "/api/v1/explain", tag = "records", params(SubjectParams),
-    responses((status = OK, body = [explain::Object]), (status = "default", body = Problem)))]
+    responses((status = OK, body = [explain::Object]), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn explain(
     Live(daemon): Live,
     Params(params): Params<SubjectParams>,
@@ -341,7 +341,7 @@ pub(super) struct HistoryParams {
 
 /// Says what happened to a record, newest first.
 #[utoipa::path(get, path = "/api/v1/history", tag = "records", params(HistoryParams),
-    responses((status = OK, body = [history::Object]), (status = "default", body = Problem)))]
+    responses((status = OK, body = [history::Object]), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn history(
     Live(daemon): Live,
     Params(params): Params<HistoryParams>,

@@ -113,7 +113,7 @@ pub(super) struct SourcesParams {
 
 /// Lists the sources with how fresh they are, by connector and account.
 #[utoipa::path(get, path = "/api/v1/sources", tag = "sources", params(SourcesParams),
-    responses((status = OK, body = Page<Source>), (status = "default", body = Problem)))]
+    responses((status = OK, body = Page<Source>), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn sources(
     Live(daemon): Live,
     Params(params): Params<SourcesParams>,
@@ -149,7 +149,7 @@ pub(super) async fn sources(
 /// Shows a source with how fresh it is.
 #[utoipa::path(get, path = "/api/v1/sources/{connector_id}/{account_id}", tag = "sources",
     params(("connector_id" = String, Path), ("account_id" = String, Path)),
-    responses((status = OK, body = Source), (status = "default", body = Problem)))]
+    responses((status = OK, body = Source), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn source(
     Live(daemon): Live,
     Place(id): Place<SourceId>,

@@ -21,7 +21,7 @@ pub(super) struct Status<'a> {
 
 /// Says what serves this API, since when, and from which store.
 #[utoipa::path(get, path = "/api/v1/status", tag = "daemon",
-    responses((status = OK, body = Status), (status = "default", body = Problem)))]
+    responses((status = OK, body = Status), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn status(Live(daemon): Live) -> Json {
     Json::of(&Status {
         version: env!("CARGO_PKG_VERSION"),
@@ -33,7 +33,7 @@ pub(super) async fn status(Live(daemon): Live) -> Json {
 
 /// Lists the connectors of the configuration with their step graphs.
 #[utoipa::path(get, path = "/api/v1/connectors", tag = "daemon",
-    responses((status = OK, body = [Configured]), (status = "default", body = Problem)))]
+    responses((status = OK, body = [Configured]), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn connectors(Live(daemon): Live) -> Json {
     Json::array(&daemon.connectors)
 }

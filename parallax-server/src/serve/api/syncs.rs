@@ -29,7 +29,7 @@ pub(super) struct SyncsParams {
 
 /// Lists syncs with their counts, newest first.
 #[utoipa::path(get, path = "/api/v1/syncs", tag = "syncs", params(SyncsParams),
-    responses((status = OK, body = Page<Sync>), (status = "default", body = Problem)))]
+    responses((status = OK, body = Page<Sync>), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn syncs(
     Live(daemon): Live,
     Params(params): Params<SyncsParams>,
@@ -67,7 +67,7 @@ pub(super) struct SourceParams {
 /// Shows a sync with its steps, and what it changed by type.
 #[utoipa::path(get, path = "/api/v1/syncs/{sync_id}", tag = "syncs",
     params(("sync_id" = String, Path, description = "Its id, or how that begins"), SourceParams),
-    responses((status = OK, body = SyncDetail), (status = "default", body = Problem)))]
+    responses((status = OK, body = SyncDetail), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn sync(
     Live(daemon): Live,
     Place(sync_id): Place<String>,

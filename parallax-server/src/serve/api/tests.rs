@@ -19,6 +19,8 @@ use crate::serve::pages::State;
 use crate::serve::testing::{answer, body, header};
 use crate::serve::tokens::Tokens;
 
+/// How many clients may follow events at a time.
+const STREAMS: usize = 10;
 const TOKEN: &str = "abababababababababababababababababababababababababababababababab";
 
 thread_local! {
@@ -107,6 +109,7 @@ async fn served() -> (Router, Arc<Daemon>) {
         vec![source],
         scheduler.handle(),
         Arc::clone(&hub),
+        STREAMS,
         |source| {
             CHANGED.with_borrow_mut(|changed| changed.push(source));
         },
@@ -267,7 +270,8 @@ async fn every_answer_is_as_the_document_says() {
         let schema = &operation["responses"]["200"]["content"]["application/json"]["schema"];
         let found = differences(&document, schema, &value, "");
         assert!(found.is_empty(), "{filled}: {found:#?}");
-        let problem = &operation["responses"]["default"]["content"]["application/json"]["schema"];
+        let problem =
+            &operation["responses"]["default"]["content"]["application/problem+json"]["schema"];
         let (status, value) = get(&router, &format!("{filled}?nonsense=1")).await;
         if operation["parameters"].to_string().contains("\"query\"") {
             assert_eq!(
