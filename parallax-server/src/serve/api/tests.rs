@@ -596,6 +596,8 @@ async fn journal_is_the_same_however_it_is_read() {
     assert!(json.contains(&stored.join(",")), "{json}");
     let (_, part) = get(&router, &format!("{path}?from=3")).await;
     assert_eq!(part["items"][0]["seq"], 3);
+    let (status, far) = get(&router, &format!("{path}?from={}", u64::MAX)).await;
+    assert_eq!((status, &far["items"]), (200, &Value::Array(Vec::new())));
     assert_eq!(
         (&part["running"], &part["next"]),
         (&false.into(), &(stored.len() + 1).into())
