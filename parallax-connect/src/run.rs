@@ -392,8 +392,8 @@ impl<'a> Runner<'a> {
                             telemetry.step_ended(&skipped.step_id, skipped);
                         }
                     }
-                    Next::Ended(place, Attempted::Failed { tries, pause }) => {
-                        schedule.pause(place, pause);
+                    Next::Ended(place, Attempted::Failed { tries, kind, pause }) => {
+                        schedule.pause(place, kind, pause);
                         pausing.push(async move {
                             sleep(pause).await;
                             (place, tries)

@@ -46,7 +46,7 @@ pub use record::{
     Entity, MAX_ENTITY_BYTES, MAX_KEY_BYTES, MAX_NAME_BYTES, MAX_VALUE_BYTES, Record, Relationship,
     entity, relationship,
 };
-pub use report::{ScopeReport, StepReport, StepStatus, SyncReport};
+pub use report::{ScopeReport, StepReport, StepRetries, StepStatus, SyncReport};
 pub use sink::{Attempt, MemorySink, Sink};
 pub use stats::{Counts, Imbalance, RecordKind, SyncStats};
 pub use text::{Escaped, escape, escape_json, excerpt, is_identifier, is_plain_name};

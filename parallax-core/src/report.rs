@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::error::ConnectorError;
+use crate::error::{ConnectorError, ErrorKind};
 
 /// What each step of a run did, in the order of their declaration.
 ///
@@ -45,12 +45,25 @@ pub struct StepReport {
     pub attempts: u32,
     /// The pauses between its attempts, together.
     pub waited: Duration,
+    /// What it was tried again after, each kind of error once, in the order in which they came.
+    pub retries: Vec<StepRetries>,
     /// How long its attempts were held up by a rate limit, together; what waited at the same time
     /// counts once.
     pub throttled: Duration,
     /// Time from the first poll of its first attempt to the end of its last; zero for one that did
     /// not end by itself.
     pub duration: Duration,
+}
+
+/// How often a step was tried again after one kind of error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepRetries {
+    /// The kind of error.
+    pub kind: ErrorKind,
+    /// How often it was tried again.
+    pub count: u32,
+    /// The pauses before that, together.
+    pub waited: Duration,
 }
 
 /// How a step ended.
@@ -120,6 +133,7 @@ impl StepReport {
             relationships_rejected: 0,
             attempts: 0,
             waited: Duration::ZERO,
+            retries: Vec::new(),
             throttled: Duration::ZERO,
             duration: Duration::ZERO,
         }

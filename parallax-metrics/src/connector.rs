@@ -1,16 +1,16 @@
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, SharedString};
-use parallax_core::{StepReport, StepStatus, SyncStats};
+use parallax_core::{ErrorKind, StepReport, StepRetries, StepStatus, SyncStats};
 
 use crate::label::OTHER;
 use crate::names::{self, Kind};
 use crate::outcome::SyncOutcome;
-use crate::parallax_metrics::Live;
+use crate::parallax_metrics::{Live, Past, since_1970};
 use crate::record::float;
 
 /// The series of one connector, and what each of its sources adds to the gauges.
@@ -26,11 +26,14 @@ pub(crate) struct Connector {
     syncs: Vec<Counter>,
     sync_duration: Histogram,
     syncs_in_progress: Gauge,
+    sync_interval: Gauge,
     last_success: Gauge,
     last_complete: Gauge,
+    kept_since: Gauge,
     commit_duration: Histogram,
     changesets_held: Counter,
     events_undelivered: Counter,
+    reconciliation_mismatches: Counter,
     memory: Mutex<Memory>,
 }
 
@@ -40,13 +43,28 @@ pub(crate) struct Connector {
 struct Memory {
     steps: HashMap<Box<str>, Arc<Step>>,
     sources: HashMap<SourceKey, Source>,
-    /// Of each gauge, the sum over the sources. Wide enough for any number of any `u64`.
-    sums: [u128; SUMMED],
+    all: All,
     in_progress: u64,
 }
 
+/// What the sources come to together: kept up to date, because a connector may have tens of
+/// thousands of them, and each sync changes one.
+#[derive(Debug, Default)]
+struct All {
+    /// Of each gauge, the sum over the sources. Wide enough for any number of any `u64`.
+    sums: [u128; SUMMED],
+    intervals: Times,
+    last_success: Times,
+    last_complete: Times,
+    kept_since: Times,
+}
+
+/// Times in their order, each with how many sources have it.
+#[derive(Debug, Default)]
+struct Times(BTreeMap<Duration, usize>);
+
 /// Names a source by a hash of its ids, so that it takes as little room as they may take much.
-pub(crate) type SourceKey = [u64; 2];
+pub(crate) type SourceKey = u64;
 
 /// How many gauges are sums over sources.
 const SUMMED: usize = names::STATS_GAUGES + names::LIVE.len();
@@ -54,9 +72,13 @@ const SUMMED: usize = names::STATS_GAUGES + names::LIVE.len();
 #[derive(Debug, Default)]
 struct Source {
     values: [u64; SUMMED],
+    interval: Option<Duration>,
     /// Since 1970.
     last_success: Option<Duration>,
     last_complete: Option<Duration>,
+    kept_since: Option<Duration>,
+    /// Whether a commit of this program has told what it kept.
+    has_committed: bool,
 }
 
 /// The series of one step.
@@ -67,6 +89,24 @@ pub(crate) struct Step {
     /// In the order of [`STATUSES`].
     ended: Vec<Counter>,
     duration: Histogram,
+    /// In the order of [`RETRIED`].
+    retries: Vec<Retries>,
+    throttled: Waited,
+}
+
+/// The series of a step's retries after one kind of error.
+#[derive(Debug)]
+struct Retries {
+    count: Counter,
+    waited: Waited,
+}
+
+/// Time, as a counter of whole seconds.
+#[derive(Debug)]
+struct Waited {
+    seconds: Counter,
+    /// What is less than a second, and not counted yet.
+    rest: Mutex<Duration>,
 }
 
 /// The ends of a step whose series exist before one ended so.
@@ -76,6 +116,13 @@ pub(crate) const STATUSES: [StepStatus; 5] = [
     StepStatus::Failed,
     StepStatus::Skipped,
     StepStatus::Cancelled,
+];
+
+/// The kinds of errors after which a step is tried again.
+pub(crate) const RETRIED: [ErrorKind; 3] = [
+    ErrorKind::Retryable,
+    ErrorKind::RateLimited,
+    ErrorKind::TimedOut,
 ];
 
 impl Connector {
@@ -100,11 +147,14 @@ impl Connector {
                 .collect(),
             sync_duration: names::SYNC_DURATION.histogram(labels),
             syncs_in_progress: names::SYNCS_IN_PROGRESS.gauge(labels),
+            sync_interval: names::SYNC_INTERVAL.gauge(labels),
             last_success: names::LAST_SUCCESS.gauge(labels),
             last_complete: names::LAST_COMPLETE.gauge(labels),
+            kept_since: names::KEPT_SINCE.gauge(labels),
             commit_duration: names::COMMIT_DURATION.histogram(labels),
             changesets_held: names::CHANGESETS.counter(&[&label, &"held".into()]),
             events_undelivered: names::EVENTS_UNDELIVERED.counter(labels),
+            reconciliation_mismatches: names::RECONCILIATION_MISMATCHES.counter(labels),
             memory: Mutex::default(),
             label,
         }
@@ -142,28 +192,51 @@ impl Connector {
         room: &Room,
     ) -> Remembered {
         let mut memory = lock(&self.memory);
-        let remembered = memory.with_source(key, room, |source, _| {
-            source.last_success = success.or(source.last_success);
-            source.last_complete = complete.or(source.last_complete);
+        let remembered = memory.with_source(key, room, |source, all| {
+            let success = success.or(source.last_success);
+            all.last_success.replace(&mut source.last_success, success);
+            let complete = complete.or(source.last_complete);
+            all.last_complete
+                .replace(&mut source.last_complete, complete);
         });
-        self.set_timestamps(&memory);
+        self.set_times(&memory.all);
         remembered
     }
 
-    /// Notes when a source's last syncs ended, unless later ones are known.
-    pub(crate) fn restored(
-        &self,
-        key: SourceKey,
-        success: Option<Duration>,
-        complete: Option<Duration>,
-        room: &Room,
-    ) -> Remembered {
+    /// Notes what is known of a source's past, unless it is known better.
+    pub(crate) fn restored(&self, key: SourceKey, past: &Past, room: &Room) -> Remembered {
+        let Past {
+            last_success,
+            last_complete,
+            kept_since,
+            entities_kept,
+            relationships_kept,
+        } = *past;
         let mut memory = lock(&self.memory);
-        let remembered = memory.with_source(key, room, |source, _| {
-            source.last_success = source.last_success.or(success);
-            source.last_complete = source.last_complete.or(complete);
+        let remembered = memory.with_source(key, room, |source, all| {
+            let success = source.last_success.or(last_success.map(since_1970));
+            all.last_success.replace(&mut source.last_success, success);
+            let complete = source.last_complete.or(last_complete.map(since_1970));
+            all.last_complete
+                .replace(&mut source.last_complete, complete);
+            if !source.has_committed {
+                let since = kept_since.map(since_1970);
+                all.kept_since.replace(&mut source.kept_since, since);
+                let kept = gauges_ending_in("_kept").zip([entities_kept, relationships_kept]);
+                self.share(source, &mut all.sums, kept);
+            }
         });
-        self.set_timestamps(&memory);
+        self.set_times(&memory.all);
+        remembered
+    }
+
+    /// Notes how often a source is synced.
+    pub(crate) fn scheduled(&self, key: SourceKey, interval: Duration, room: &Room) -> Remembered {
+        let mut memory = lock(&self.memory);
+        let remembered = memory.with_source(key, room, |source, all| {
+            all.intervals.replace(&mut source.interval, Some(interval));
+        });
+        self.set_times(&memory.all);
         remembered
     }
 
@@ -172,6 +245,7 @@ impl Connector {
         key: SourceKey,
         stats: &SyncStats,
         duration: Duration,
+        at: Duration,
         room: &Room,
     ) -> Remembered {
         let values = || names::STATS.iter().zip(stats.values());
@@ -182,11 +256,23 @@ impl Connector {
             .iter()
             .zip(values().filter_map(of(Kind::Counter)))
         {
-            counter.increment(value);
+            // Most are 0 in most commits.
+            if value > 0 {
+                counter.increment(value);
+            }
         }
         self.commit_duration.record(duration);
-        let gauges = values().filter_map(of(Kind::Gauge));
-        self.share(key, gauges.enumerate(), room)
+        let keeps = stats.entities_kept > 0 || stats.relationships_kept > 0;
+        lock(&self.memory).with_source(key, room, |source, all| {
+            source.has_committed = true;
+            if keeps != source.kept_since.is_some() {
+                let since = keeps.then_some(at);
+                all.kept_since.replace(&mut source.kept_since, since);
+                self.kept_since.set(all.kept_since.earliest());
+            }
+            let gauges = values().filter_map(of(Kind::Gauge));
+            self.share(source, &mut all.sums, gauges.enumerate());
+        })
     }
 
     pub(crate) fn live(&self, key: SourceKey, live: Live, room: &Room) -> Remembered {
@@ -195,8 +281,10 @@ impl Connector {
             relationships,
             waiting,
         } = live;
-        let values = [entities, relationships, waiting].into_iter();
-        self.share(key, (names::STATS_GAUGES..).zip(values), room)
+        let values = (names::STATS_GAUGES..).zip([entities, relationships, waiting]);
+        lock(&self.memory).with_source(key, room, |source, all| {
+            self.share(source, &mut all.sums, values);
+        })
     }
 
     /// Sets what a source adds to the gauges of what is held.
@@ -207,14 +295,10 @@ impl Connector {
         relationships: u64,
         room: &Room,
     ) -> Remembered {
-        let gauges = names::STATS
-            .iter()
-            .filter(|metric| metric.kind == Kind::Gauge);
-        let places = gauges
-            .enumerate()
-            .filter(|(_, gauge)| gauge.name.ends_with("_held"))
-            .map(|(place, _)| place);
-        self.share(key, places.zip([entities, relationships]), room)
+        let held = gauges_ending_in("_held").zip([entities, relationships]);
+        lock(&self.memory).with_source(key, room, |source, all| {
+            self.share(source, &mut all.sums, held);
+        })
     }
 
     pub(crate) fn changeset_held(&self) {
@@ -225,18 +309,27 @@ impl Connector {
         self.events_undelivered.increment(events);
     }
 
+    pub(crate) fn reconciliation_mismatched(&self) {
+        self.reconciliation_mismatches.increment(1);
+    }
+
     pub(crate) fn forget(&self, key: SourceKey, room: &Room) {
         let mut memory = lock(&self.memory);
-        let Some(source) = memory.sources.remove(&key) else {
+        let Some(mut source) = memory.sources.remove(&key) else {
             return;
         };
         room.give_back();
-        let shares = memory.sums.iter_mut().zip(source.values).zip(&self.gauges);
-        for ((sum, value), gauge) in shares {
-            *sum -= u128::from(value);
-            gauge.set(float(*sum));
-        }
-        self.set_timestamps(&memory);
+        let all = &mut memory.all;
+        self.share(
+            &mut source,
+            &mut all.sums,
+            (0..SUMMED).map(|place| (place, 0)),
+        );
+        all.intervals.replace(&mut source.interval, None);
+        all.last_success.replace(&mut source.last_success, None);
+        all.last_complete.replace(&mut source.last_complete, None);
+        all.kept_since.replace(&mut source.kept_since, None);
+        self.set_times(all);
     }
 
     /// Returns the series of a step, if there are or may be such.
@@ -255,33 +348,71 @@ impl Connector {
     /// Replaces what a source adds to some gauges; their places rise.
     fn share(
         &self,
-        key: SourceKey,
+        source: &mut Source,
+        sums: &mut [u128; SUMMED],
         values: impl Iterator<Item = (usize, u64)>,
-        room: &Room,
-    ) -> Remembered {
-        lock(&self.memory).with_source(key, room, |source, sums| {
-            let mut values = values.peekable();
-            let shares = source.values.iter_mut().zip(sums).zip(&self.gauges);
-            for (place, ((share, sum), gauge)) in shares.enumerate() {
-                let Some((_, value)) = values.next_if(|(next, _)| *next == place) else {
-                    continue;
-                };
-                *sum = *sum - u128::from(*share) + u128::from(value);
-                *share = value;
-                gauge.set(float(*sum));
-            }
-        })
+    ) {
+        let mut values = values.peekable();
+        let shares = source.values.iter_mut().zip(sums).zip(&self.gauges);
+        for (place, ((share, sum), gauge)) in shares.enumerate() {
+            let Some((_, value)) = values.next_if(|(next, _)| *next == place) else {
+                continue;
+            };
+            *sum = *sum - u128::from(*share) + u128::from(value);
+            *share = value;
+            gauge.set(float(*sum));
+        }
     }
 
-    fn set_timestamps(&self, memory: &Memory) {
-        let oldest = |of: fn(&Source) -> Option<Duration>| {
-            let oldest = memory.sources.values().filter_map(of).min();
-            oldest.unwrap_or_default().as_secs_f64()
-        };
-        self.last_success.set(oldest(|source| source.last_success));
-        self.last_complete
-            .set(oldest(|source| source.last_complete));
+    /// Sets the gauges that are of the source which waits the longest.
+    fn set_times(&self, all: &All) {
+        self.sync_interval.set(all.intervals.latest());
+        self.last_success.set(all.last_success.earliest());
+        self.last_complete.set(all.last_complete.earliest());
+        self.kept_since.set(all.kept_since.earliest());
     }
+}
+
+impl Times {
+    /// Puts another time, or none, in the place of a source's.
+    fn replace(&mut self, old: &mut Option<Duration>, new: Option<Duration>) {
+        let Self(times) = self;
+        if let Some(time) = *old
+            && let Some(count) = times.get_mut(&time)
+        {
+            *count -= 1;
+            if *count == 0 {
+                times.remove(&time);
+            }
+        }
+        if let Some(time) = new {
+            *times.entry(time).or_default() += 1;
+        }
+        *old = new;
+    }
+
+    /// Returns the earliest in seconds; 0 if there is none.
+    fn earliest(&self) -> f64 {
+        let earliest = self.0.first_key_value();
+        earliest.map_or(0.0, |(time, _)| time.as_secs_f64())
+    }
+
+    /// Returns the latest in seconds; 0 if there is none.
+    fn latest(&self) -> f64 {
+        let latest = self.0.last_key_value();
+        latest.map_or(0.0, |(time, _)| time.as_secs_f64())
+    }
+}
+
+/// Returns the places of such gauges among those of the stats: of entities, then of relationships.
+fn gauges_ending_in(end: &'static str) -> impl Iterator<Item = usize> {
+    let gauges = names::STATS
+        .iter()
+        .filter(|metric| metric.kind == Kind::Gauge);
+    gauges
+        .enumerate()
+        .filter(move |(_, gauge)| gauge.name.ends_with(end))
+        .map(|(place, _)| place)
 }
 
 /// Whether there was room for what a source adds to the gauges.
@@ -297,14 +428,14 @@ impl Memory {
         &mut self,
         key: SourceKey,
         room: &Room,
-        change: impl FnOnce(&mut Source, &mut [u128; SUMMED]),
+        change: impl FnOnce(&mut Source, &mut All),
     ) -> Remembered {
         let source = match self.sources.entry(key) {
             Entry::Occupied(source) => source.into_mut(),
             Entry::Vacant(_) if !room.take() => return Remembered::No,
             Entry::Vacant(place) => place.insert(Source::default()),
         };
-        change(source, &mut self.sums);
+        change(source, &mut self.all);
         Remembered::Yes
     }
 }
@@ -318,6 +449,11 @@ impl Step {
         Self {
             ended: ended.collect(),
             duration: names::STEP_DURATION.histogram(&[&connector, &label]),
+            retries: RETRIED
+                .iter()
+                .map(|kind| Retries::new(&connector, &label, kind.as_str()))
+                .collect(),
+            throttled: Waited::new(&connector, &label, "throttled"),
             label,
             connector,
         }
@@ -347,6 +483,48 @@ impl Step {
         if has_run {
             self.duration.record(report.duration);
         }
+        if !report.throttled.is_zero() {
+            self.throttled.add(report.throttled);
+        }
+        for retries in &report.retries {
+            let mut known = RETRIED.iter().zip(&self.retries);
+            match known.find(|(kind, _)| **kind == retries.kind) {
+                Some((_, of)) => of.add(retries),
+                // One name for all that may come, for the number of series to stay bounded.
+                None => Retries::new(&self.connector, &self.label, "other").add(retries),
+            }
+        }
+    }
+}
+
+impl Retries {
+    fn new(connector: &SharedString, step: &SharedString, kind: &'static str) -> Self {
+        Self {
+            count: names::STEP_RETRIES.counter(&[connector, step, &kind.into()]),
+            waited: Waited::new(connector, step, kind),
+        }
+    }
+
+    fn add(&self, retries: &StepRetries) {
+        self.count.increment(retries.count.into());
+        self.waited.add(retries.waited);
+    }
+}
+
+impl Waited {
+    fn new(connector: &SharedString, step: &SharedString, kind: &'static str) -> Self {
+        Self {
+            seconds: names::STEP_WAITED.counter(&[connector, step, &kind.into()]),
+            rest: Mutex::default(),
+        }
+    }
+
+    fn add(&self, time: Duration) {
+        // A counter counts whole numbers: the rest comes with a later pause.
+        let mut rest = lock(&self.rest);
+        let waited = rest.saturating_add(time);
+        self.seconds.increment(waited.as_secs());
+        *rest = Duration::from_nanos(waited.subsec_nanos().into());
     }
 }
 

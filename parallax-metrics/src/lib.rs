@@ -6,7 +6,7 @@
 //! crate alone names Parallax's metrics.
 #![cfg_attr(feature = "prometheus", doc = "```")]
 #![cfg_attr(not(feature = "prometheus"), doc = "```text")]
-//! use std::time::Duration;
+//! use std::time::{Duration, SystemTime};
 //!
 //! use parallax_core::SyncStats;
 //! use parallax_metrics::{ParallaxMetrics, Prometheus};
@@ -17,7 +17,7 @@
 //!
 //! let mut stats = SyncStats::default();
 //! stats.entities_created = 5;
-//! metrics.committed("okta", "acme", &stats, Duration::from_millis(20));
+//! metrics.committed("okta", "acme", &stats, Duration::from_millis(20), SystemTime::now());
 //!
 //! let scrape = prometheus.render();
 //! assert!(scrape.contains(r#"parallax_entities_created_total{connector_id="okta"} 5"#));
@@ -52,29 +52,29 @@
 //! | `parallax_syncs_total` | counter | `connector_id`, `outcome` | Syncs that ended, by how. |
 //! | `parallax_syncs_in_progress` | gauge | `connector_id` | Syncs that have not ended. |
 //! | `parallax_sync_duration_seconds` | histogram | `connector_id` | Time a sync took, its commit included. |
+//! | `parallax_sync_interval_seconds` | gauge | `connector_id` | The longest interval at which a source is synced; 0: none is scheduled. |
 //! | `parallax_sync_last_success_timestamp_seconds` | gauge | `connector_id` | When the source longest without a committed sync had its last; 0: none had one. |
 //! | `parallax_sync_last_complete_timestamp_seconds` | gauge | `connector_id` | When the source longest without a complete sync had its last; 0: none had one. |
+//! | `parallax_kept_since_timestamp_seconds` | gauge | `connector_id` | Since when the source that keeps records the longest does so; 0: none keeps any. |
 //! | `parallax_steps_total` | counter | `connector_id`, `step_id`, `outcome` | Steps that ended, by how. |
 //! | `parallax_step_duration_seconds` | histogram | `connector_id`, `step_id` | Time a step took, from its start to its end. |
+//! | `parallax_step_retries_total` | counter | `connector_id`, `step_id`, `kind` | Attempts after the first, by the kind of error before. |
+//! | `parallax_step_waited_seconds_total` | counter | `connector_id`, `step_id`, `kind` | Whole seconds of pauses, by the kind of error before; throttled: for a rate limit. |
 //! | `parallax_commit_duration_seconds` | histogram | `connector_id` | Time a commit took, from the diff to the end of the transaction. |
 //! | `parallax_changesets_total` | counter | `connector_id`, `outcome` | Changesets, by what happened to them. |
 //! | `parallax_events_undelivered_total` | counter | `connector_id` | Events that the watcher of a sync did not take in time. |
+//! | `parallax_reconciliation_mismatches_total` | counter | `connector_id` | Commits that were undone because their books did not balance. |
 //! | `parallax_series_overflow_total` | counter |  | Recordings under __other__, or left out of a gauge, because a cap was reached. |
 //! | `parallax_build_info` | gauge | `version` | Always 1; the version is its label. |
 //!
 //! `outcome` of a sync is `committed`, `partial`, `failed`, `error` or `cancelled`; of a step,
 //! `completed`, `incomplete`, `failed`, `skipped` or `cancelled`; of a changeset, `held` when its
-//! deletes were held. No label holds an account, a sync's id, a key or an error's text:
-//! [`ParallaxMetrics`] says how the accounts of a connector share its gauges, and what bounds the
-//! number of series.
+//! deletes were held. `kind` is `retryable`, `rate_limited`, `timed_out`, or `other` for any that a
+//! later version may have; of pauses also `throttled`, for what the connector's own rate limit held
+//! up. No label holds an account, a sync's id, a key or an error's text: [`ParallaxMetrics`] says how
+//! the accounts of a connector share its gauges, and what bounds the number of series.
 //!
-//! Three alerts to begin with:
-//!
-//! ```text
-//! increase(parallax_syncs_total{outcome!~"committed|cancelled"}[1h]) > 0
-//! time() - parallax_sync_last_complete_timestamp_seconds > 86400
-//! parallax_entities_held + parallax_relationships_held > 0
-//! ```
+//! `dashboards/` in the repository has alert rules and dashboards made of these.
 
 mod connector;
 mod label;
@@ -85,7 +85,7 @@ mod parallax_metrics;
 mod prometheus;
 mod record;
 
-pub use self::parallax_metrics::{Live, ParallaxMetrics};
+pub use self::parallax_metrics::{Live, ParallaxMetrics, Past};
 #[cfg(feature = "prometheus")]
 pub use self::prometheus::{InstallError, Prometheus};
 pub use names::describe;

@@ -132,6 +132,19 @@ pub(crate) const LAST_COMPLETE: Metric = timestamp(
     "When the source longest without a complete sync had its last; 0: none had one.",
 );
 
+pub(crate) const SYNC_INTERVAL: Metric = Metric {
+    unit: Unit::Seconds,
+    ..number(
+        "parallax_sync_interval_seconds",
+        "The longest interval at which a source is synced; 0: none is scheduled.",
+    )
+};
+
+pub(crate) const KEPT_SINCE: Metric = timestamp(
+    "parallax_kept_since_timestamp_seconds",
+    "Since when the source that keeps records the longest does so; 0: none keeps any.",
+);
+
 pub(crate) const STEPS: Metric = Metric {
     labels: &["connector_id", "step_id", "outcome"],
     ..count("parallax_steps_total", "Steps that ended, by how.")
@@ -142,6 +155,23 @@ pub(crate) const STEP_DURATION: Metric = Metric {
     ..duration(
         "parallax_step_duration_seconds",
         "Time a step took, from its start to its end.",
+    )
+};
+
+pub(crate) const STEP_RETRIES: Metric = Metric {
+    labels: &["connector_id", "step_id", "kind"],
+    ..count(
+        "parallax_step_retries_total",
+        "Attempts after the first, by the kind of error before.",
+    )
+};
+
+pub(crate) const STEP_WAITED: Metric = Metric {
+    labels: STEP_RETRIES.labels,
+    unit: Unit::Seconds,
+    ..count(
+        "parallax_step_waited_seconds_total",
+        "Whole seconds of pauses, by the kind of error before; throttled: for a rate limit.",
     )
 };
 
@@ -163,6 +193,11 @@ pub(crate) const EVENTS_UNDELIVERED: Metric = count(
     "Events that the watcher of a sync did not take in time.",
 );
 
+pub(crate) const RECONCILIATION_MISMATCHES: Metric = count(
+    "parallax_reconciliation_mismatches_total",
+    "Commits that were undone because their books did not balance.",
+);
+
 pub(crate) const SERIES_OVERFLOW: Metric = Metric {
     labels: &[],
     ..count(
@@ -176,17 +211,22 @@ pub(crate) const BUILD_INFO: Metric = Metric {
     ..number("parallax_build_info", "Always 1; the version is its label.")
 };
 
-const OTHERS: [Metric; 12] = [
+const OTHERS: [Metric; 17] = [
     SYNCS,
     SYNCS_IN_PROGRESS,
     SYNC_DURATION,
+    SYNC_INTERVAL,
     LAST_SUCCESS,
     LAST_COMPLETE,
+    KEPT_SINCE,
     STEPS,
     STEP_DURATION,
+    STEP_RETRIES,
+    STEP_WAITED,
     COMMIT_DURATION,
     CHANGESETS,
     EVENTS_UNDELIVERED,
+    RECONCILIATION_MISMATCHES,
     SERIES_OVERFLOW,
     BUILD_INFO,
 ];
@@ -229,6 +269,11 @@ impl Metric {
     /// Returns the histogram with these values of its labels; it exists from here on.
     pub(crate) fn histogram(&self, values: &[&SharedString]) -> Histogram {
         histogram!(self.name, self.labels_with(values))
+    }
+
+    #[cfg(feature = "prometheus")]
+    pub(crate) fn is_in_seconds(&self) -> bool {
+        self.unit == Unit::Seconds
     }
 
     fn labels_with(&self, values: &[&SharedString]) -> Vec<Label> {

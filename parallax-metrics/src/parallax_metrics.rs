@@ -47,9 +47,10 @@ use crate::outcome::SyncOutcome;
 ///
 /// metrics.sync_started("okta");
 /// let stats = SyncStats::from_values([1; SyncStats::FIELDS.len()]);
-/// metrics.committed("okta", "acme", &stats, Duration::from_millis(20));
+/// let now = SystemTime::now();
+/// metrics.committed("okta", "acme", &stats, Duration::from_millis(20), now);
 /// metrics.live("okta", "acme", Live { entities: 120, relationships: 80, waiting: 0 });
-/// let (duration, now) = (Duration::from_secs(3), SystemTime::now());
+/// let duration = Duration::from_secs(3);
 /// metrics.sync_ended("okta", "acme", SyncOutcome::Committed, duration, now);
 /// ```
 #[derive(Clone, Debug)]
@@ -68,6 +69,21 @@ pub struct Live {
     pub waiting: u64,
 }
 
+/// What a store knows of a source's syncs before the program was started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Past {
+    /// When a sync was last committed.
+    pub last_success: Option<SystemTime>,
+    /// When a sync was last committed in which every step completed.
+    pub last_complete: Option<SystemTime>,
+    /// The first commit since which each has kept records, if the last one did.
+    pub kept_since: Option<SystemTime>,
+    /// Entities that the last commit kept.
+    pub entities_kept: u64,
+    /// Relationships that the last commit kept.
+    pub relationships_kept: u64,
+}
+
 #[derive(Debug)]
 struct Shared {
     /// By label. It never shrinks, so whoever once had to share [`OTHER`] always does.
@@ -76,14 +92,14 @@ struct Shared {
     room_for_steps: Room,
     other_step: OnceLock<Step>,
     room_for_sources: Room,
-    source_hashers: [RandomState; 2],
+    source_hasher: RandomState,
     overflow: Counter,
 }
 
 /// As many as OpenTelemetry's SDKs allow a metric by default.
 const SERIES_PER_FAMILY: usize = 2_000;
 
-/// About 7 MB in one map.
+/// About 12 MB in one map.
 const SOURCES: usize = 50_000;
 
 impl Default for ParallaxMetrics {
@@ -116,7 +132,7 @@ impl ParallaxMetrics {
             room_for_steps: Room::for_up_to(steps.saturating_sub([OTHER].len())),
             other_step: OnceLock::new(),
             room_for_sources: Room::for_up_to(sources),
-            source_hashers: [RandomState::new(), RandomState::new()],
+            source_hasher: RandomState::new(),
             overflow: names::SERIES_OVERFLOW.counter(&[]),
         };
         Self {
@@ -133,6 +149,14 @@ impl ParallaxMetrics {
         for step_id in step_ids {
             self.shared.with_step(&connector, step_id, |_| {});
         }
+    }
+
+    /// Records how often a source is synced, if it is by itself.
+    pub fn scheduled(&self, connector_id: &str, account_id: &str, interval: Duration) {
+        let key = self.shared.source(connector_id, account_id);
+        let connector = self.shared.recorded(connector_id);
+        let room = &self.shared.room_for_sources;
+        self.shared.noted(connector.scheduled(key, interval, room));
     }
 
     /// Records that a sync begins. [`sync_ended`](Self::sync_ended) must follow, whatever happens.
@@ -165,8 +189,8 @@ impl ParallaxMetrics {
         }
     }
 
-    /// Records how each step of a run ended, and how long those took that ran. Steps that were not
-    /// selected are no part of it.
+    /// Records how each step of a run ended, how long those took that ran, and what they were tried
+    /// again after. Steps that were not selected are no part of it.
     pub fn steps_ended(&self, connector_id: &str, report: &SyncReport) {
         let connector = self.shared.connector(connector_id);
         let steps = report.steps().iter();
@@ -180,7 +204,7 @@ impl ParallaxMetrics {
         }
     }
 
-    /// Records what a commit did and how long it took.
+    /// Records what a commit did, how long it took, and that the clock said `at` when it was done.
     ///
     /// Call it once per commit, not for one that was replayed: its counts were recorded the first
     /// time.
@@ -190,11 +214,20 @@ impl ParallaxMetrics {
         account_id: &str,
         stats: &SyncStats,
         duration: Duration,
+        at: SystemTime,
     ) {
         let key = self.shared.source(connector_id, account_id);
         let connector = self.shared.recorded(connector_id);
+        let (at, room) = (since_1970(at), &self.shared.room_for_sources);
         self.shared
-            .noted(connector.committed(key, stats, duration, &self.shared.room_for_sources));
+            .noted(connector.committed(key, stats, duration, at, room));
+    }
+
+    /// Records that a commit was undone because its books did not balance.
+    pub fn reconciliation_mismatched(&self, connector_id: &str) {
+        self.shared
+            .recorded(connector_id)
+            .reconciliation_mismatched();
     }
 
     /// Records how much of a source is live.
@@ -239,29 +272,19 @@ impl ParallaxMetrics {
         }
     }
 
-    /// Tells when a source's last syncs ended before the program was started.
+    /// Tells what became of a source's syncs before the program was started.
     ///
-    /// A time that [`sync_ended`](Self::sync_ended) told since then stays.
-    pub fn restore(
-        &self,
-        connector_id: &str,
-        account_id: &str,
-        last_success: Option<SystemTime>,
-        last_complete: Option<SystemTime>,
-    ) {
+    /// What was recorded since then stays.
+    pub fn restore(&self, connector_id: &str, account_id: &str, past: &Past) {
         // One that never succeeded needs no room.
-        if last_success.is_none() && last_complete.is_none() {
+        if *past == Past::default() {
             self.shared.connector(connector_id);
             return;
         }
         let key = self.shared.source(connector_id, account_id);
         let connector = self.shared.recorded(connector_id);
-        self.shared.noted(connector.restored(
-            key,
-            last_success.map(since_1970),
-            last_complete.map(since_1970),
-            &self.shared.room_for_sources,
-        ));
+        let room = &self.shared.room_for_sources;
+        self.shared.noted(connector.restored(key, past, room));
     }
 }
 
@@ -310,12 +333,10 @@ impl Shared {
         }
     }
 
-    /// Names a source. The hashes are keyed anew in every program, so that nobody can make ids up
-    /// that share one.
+    /// Names a source. The hash is keyed anew in every program, so that nobody can make ids up
+    /// that share one; by chance, two of 50,000 do once in ten billion programs.
     fn source(&self, connector_id: &str, account_id: &str) -> SourceKey {
-        self.source_hashers
-            .each_ref()
-            .map(|hasher| hasher.hash_one((connector_id, account_id)))
+        self.source_hasher.hash_one((connector_id, account_id))
     }
 
     fn noted(&self, remembered: Remembered) {
@@ -326,7 +347,7 @@ impl Shared {
 }
 
 /// Returns 0 for a time before 1970: a clock may say anything.
-fn since_1970(at: SystemTime) -> Duration {
+pub(crate) fn since_1970(at: SystemTime) -> Duration {
     at.duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 

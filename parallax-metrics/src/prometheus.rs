@@ -1,5 +1,8 @@
+mod openmetrics;
+
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
+use self::openmetrics::openmetrics;
 use crate::names::{COMMIT_DURATION, Metric, STEP_DURATION, SYNC_DURATION};
 
 /// The recorder whose metrics Prometheus reads.
@@ -32,6 +35,10 @@ impl Prometheus {
     /// What the answer to a scrape says its `Content-Type` is.
     pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+    /// The same for [`render_openmetrics`](Self::render_openmetrics).
+    pub const OPENMETRICS_CONTENT_TYPE: &str =
+        "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
     /// Installs the recorder of the whole program.
     ///
     /// A program does that once, before anything is recorded. A library never does.
@@ -53,6 +60,15 @@ impl Prometheus {
     /// It costs as much as there are series, never as much as there are entities.
     pub fn render(&self) -> String {
         self.handle.render()
+    }
+
+    /// Returns all metrics in the format of OpenMetrics, for whoever asks for it, as Prometheus
+    /// does by default.
+    ///
+    /// A counter of the program's own whose name does not end in `_total` has no type there. There
+    /// are no exemplars.
+    pub fn render_openmetrics(&self) -> String {
+        openmetrics(&self.render())
     }
 
     /// Puts the durations that were recorded since the last time into their buckets.

@@ -2,6 +2,7 @@
 
 mod access;
 mod api;
+mod exposition;
 mod http;
 mod hub;
 mod meter;
@@ -88,7 +89,7 @@ pub(crate) async fn run(
     let address = listener.address();
     let pages = {
         let prometheus = prometheus.clone();
-        Arc::new(Pages::new(move || prometheus.render()))
+        Arc::new(Pages::new(move |exposition| exposition.render(&prometheus)))
     };
     let (stop_http, http_stopped) = oneshot::channel::<()>();
     let server = Arc::new(api::Server::new(Arc::clone(&pages)));

@@ -27,6 +27,7 @@ mod journal;
 mod migrate;
 mod plan;
 mod processes;
+mod prometheus;
 mod scheduler;
 mod store_files;
 mod support;

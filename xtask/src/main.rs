@@ -30,6 +30,7 @@ Usage: cargo xtask <command>
 Commands:
   bench commit [N] [stream]
                     Measure committing N entities, or running them into a session, too
+  bench metrics     Measure recording metrics, a scrape, and a flood of ids
   bench runner      Measure what the runner costs beside the work it runs
   ci                Run everything that must pass before a change is merged
   layers            Check the manifests: who depends on whom, what crates.io asks for
@@ -58,7 +59,11 @@ fn run() -> Result<()> {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args.as_slice() {
         [] | ["help" | "--help" | "-h"] => print!("{HELP}"),
-        ["bench", bench @ ("commit" | "runner"), size @ ..] => command::run(&format!(
+        [
+            "bench",
+            bench @ ("commit" | "metrics" | "runner"),
+            size @ ..,
+        ] => command::run(&format!(
             "cargo run --release --locked --package parallax-bench --bin {bench} -- {}",
             size.join(" ")
         ))?,

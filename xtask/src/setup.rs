@@ -11,8 +11,12 @@ use crate::command;
 pub(crate) struct Tools {
     pub(crate) nextest: String,
     pub(crate) deny: String,
-    /// Prometheus's own checker of what `/metrics` answers.
+    /// Scrapes what `/metrics` answers.
+    pub(crate) prometheus: String,
+    /// Prometheus's own checker of that, and of alerts.
     pub(crate) promtool: String,
+    /// The directory of the official client's parser, in Python.
+    pub(crate) prometheus_client: String,
     /// Lets system calls of a process fail.
     pub(crate) strace: String,
 }
@@ -41,10 +45,13 @@ const DENY: Tool = Tool {
 /// Finds the tools, and builds those that are not there.
 pub(crate) fn run() -> Result<Tools> {
     check_c_compiler()?;
+    let [prometheus, promtool] = find_or_unpack_prometheus()?;
     Ok(Tools {
         nextest: NEXTEST.find_or_install()?,
         deny: DENY.find_or_install()?,
-        promtool: find_or_unpack_promtool()?,
+        prometheus,
+        promtool,
+        prometheus_client: find_or_fetch_prometheus_client()?,
         strace: find_or_install_strace()?,
     })
 }
@@ -113,17 +120,36 @@ fn find_or_install_strace() -> Result<String> {
     Ok("strace".to_owned())
 }
 
-/// Finds promtool, or unpacks it from Debian's package without installing that: the package starts
-/// a Prometheus, which is not ours to start.
-fn find_or_unpack_promtool() -> Result<String> {
+/// Fetches the official Python client, which has a parser of each format, unless that is done.
+fn find_or_fetch_prometheus_client() -> Result<String> {
+    const VERSION: &str = "0.26.0";
+    let root = env::current_dir()?.join(format!("target/tools/prometheus-client-{VERSION}"));
+    let root = root.display();
+    if !Path::new(&format!("{root}/prometheus_client/openmetrics/parser.py")).is_file() {
+        let line = format!(
+            "python3 -m pip install --quiet --no-deps --target {root} prometheus-client=={VERSION}"
+        );
+        println!("prometheus_client is not there; fetching it\n{line}");
+        command::run(&line)
+            .context("prometheus_client is missing; on Debian: apt-get install python3-pip")?;
+    }
+    Ok(root.to_string())
+}
+
+/// Finds Prometheus and promtool, or unpacks them from Debian's package without installing that: the
+/// package starts a Prometheus, which is not ours to start.
+fn find_or_unpack_prometheus() -> Result<[String; 2]> {
     let root = env::current_dir()?.join("target/tools/prometheus");
-    let unpacked = format!("{}/usr/bin/promtool", root.display());
-    for tool in ["promtool", &unpacked] {
-        if is_there(tool) {
-            return Ok(tool.to_owned());
+    let installed = ["prometheus", "promtool"].map(str::to_owned);
+    let unpacked =
+        ["prometheus", "promtool"].map(|name| format!("{}/usr/bin/{name}", root.display()));
+    let are_there = |tools: &[String; 2]| tools.iter().all(|tool| is_there(tool));
+    for tools in [&installed, &unpacked] {
+        if are_there(tools) {
+            return Ok(tools.clone());
         }
     }
-    println!("promtool is not there; unpacking it from Debian's package prometheus");
+    println!("Prometheus is not there; unpacking it from Debian's package prometheus");
     fs::create_dir_all(&root)?;
     let unpack = || -> Result<()> {
         // As root, because a fresh machine may have no list of packages yet. Elsewhere the lists
@@ -142,8 +168,12 @@ fn find_or_unpack_promtool() -> Result<String> {
         }
         anyhow::bail!("apt-get left no package")
     };
-    unpack().context("promtool is missing; on Debian: apt-get install prometheus")?;
-    ensure!(is_there(&unpacked), "{unpacked} does not start");
+    unpack().context("Prometheus is missing; on Debian: apt-get install prometheus")?;
+    ensure!(
+        are_there(&unpacked),
+        "{} does not start",
+        unpacked.join(" or ")
+    );
     Ok(unpacked)
 }
 

@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures::FutureExt;
-use parallax_core::{ConnectorError, StepReport, StepStatus, excerpt};
+use parallax_core::{ConnectorError, ErrorKind, StepReport, StepStatus, excerpt};
 use tokio::time::{Instant, timeout_at};
 use tracing::Span;
 
@@ -43,7 +43,11 @@ pub(super) enum Attempted {
         sealed: Option<Arc<Sealed>>,
     },
     /// The step is to be tried again.
-    Failed { tries: Tries, pause: Duration },
+    Failed {
+        tries: Tries,
+        kind: ErrorKind,
+        pause: Duration,
+    },
 }
 
 impl Tries {
@@ -114,7 +118,8 @@ pub(super) async fn run_attempt(
             && !run.is_cancelled()
         {
             telemetry.step_retrying(&step.id, attempt, error, pause);
-            return Attempted::Failed { tries, pause };
+            let kind = error.kind();
+            return Attempted::Failed { tries, kind, pause };
         }
         if matches!(error, ConnectorError::Cancelled) && run.is_cancelled() {
             report.status = StepStatus::Cancelled;

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use parallax_core::{ConnectorError, StepReport, StepStatus, SyncReport};
+use parallax_core::{ConnectorError, ErrorKind, StepReport, StepRetries, StepStatus, SyncReport};
 
 use crate::graph::Graph;
 use crate::prior::Sealed;
@@ -104,11 +104,22 @@ impl<'a> Schedule<'a> {
         self.readers.get(place).is_some_and(|&readers| readers > 0)
     }
 
-    /// Notes that a step pauses before its next attempt.
-    pub(super) fn pause(&mut self, place: usize, pause: Duration) {
+    /// Notes that a step pauses before its next attempt, after an error of that kind.
+    pub(super) fn pause(&mut self, place: usize, kind: ErrorKind, pause: Duration) {
         self.set(place, State::Waiting);
         if let Some(report) = self.reports.get_mut(place) {
             report.waited = report.waited.saturating_add(pause);
+            match report.retries.iter_mut().find(|of| of.kind == kind) {
+                Some(of) => {
+                    of.count = of.count.saturating_add(1);
+                    of.waited = of.waited.saturating_add(pause);
+                }
+                None => report.retries.push(StepRetries {
+                    kind,
+                    count: 1,
+                    waited: pause,
+                }),
+            }
         }
     }
 
@@ -208,6 +219,7 @@ impl<'a> Schedule<'a> {
             report.dependencies = std::mem::take(&mut slot.dependencies);
             report.ephemeral = slot.ephemeral;
             report.waited = slot.waited;
+            report.retries = std::mem::take(&mut slot.retries);
             *slot = report;
         }
         self.set(place, State::Ended);

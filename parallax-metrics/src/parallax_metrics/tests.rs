@@ -1,7 +1,7 @@
 use std::fmt::Write as _;
 
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
-use parallax_core::{StepReport, StepStatus};
+use parallax_core::{ErrorKind, StepReport, StepRetries, StepStatus};
 use proptest::prelude::*;
 
 use super::*;
@@ -87,6 +87,8 @@ fn registered_connector_has_every_series_at_0() {
             // The others are of processes that say a word and end.
             "connector_id,outcome" if metric.name == names::CHANGESETS.name => 1,
             "connector_id,outcome" | "connector_id,step_id,outcome" => 5,
+            "connector_id,step_id,kind" if metric.name == names::STEP_RETRIES.name => 3,
+            "connector_id,step_id,kind" => 4,
             _ => 1,
         };
         assert_eq!(of_the_metric.count(), expected, "{name}");
@@ -102,8 +104,8 @@ fn registered_connector_has_every_series_at_0() {
 #[test]
 fn commit_adds_to_counters_and_sets_gauges() {
     let lines = changed(|metrics| {
-        metrics.committed("aws", "acme", &stats(1), Duration::from_millis(20));
-        metrics.committed("aws", "acme", &stats(101), Duration::from_millis(30));
+        metrics.committed("aws", "acme", &stats(1), Duration::from_millis(20), at(7));
+        metrics.committed("aws", "acme", &stats(101), Duration::from_millis(30), at(8));
     });
     insta::assert_snapshot!(lines, @"
     commit_duration_seconds{aws} [0.02, 0.03]
@@ -115,6 +117,7 @@ fn commit_adds_to_counters_and_sets_gauges() {
     entities_rejected_total{aws} 114
     entities_unchanged_total{aws} 106
     entities_updated_total{aws} 104
+    kept_since_timestamp_seconds{aws} 7
     relationships_created_total{aws} 118
     relationships_deleted_total{aws} 124
     relationships_duplicates_total{aws} 132
@@ -140,8 +143,8 @@ fn gauge_is_the_sum_over_the_accounts() {
         metrics.live("aws", "acme", live(50, 5, 0));
         let mut held = SyncStats::default();
         held.entities_held = 3;
-        metrics.committed("aws", "acme", &held, seconds(1));
-        metrics.committed("aws", "umbrella", &held, seconds(2));
+        metrics.committed("aws", "acme", &held, seconds(1), at(7));
+        metrics.committed("aws", "umbrella", &held, seconds(2), at(7));
         // Clones share what they remember.
         metrics.clone().forget("gcp", "acme");
         metrics.forget("gcp", "nobody");
@@ -164,7 +167,7 @@ fn what_is_held_is_what_was_told_last() {
         let mut stats = SyncStats::default();
         stats.entities_held = 5;
         stats.relationships_kept = 7;
-        metrics.committed("aws", "acme", &stats, seconds(1));
+        metrics.committed("aws", "acme", &stats, seconds(1), at(7));
         metrics.changeset_held("aws");
         metrics.held("aws", "umbrella", 0, 1);
     });
@@ -172,6 +175,7 @@ fn what_is_held_is_what_was_told_last() {
     changesets_total{aws,held} 1
     commit_duration_seconds{aws} [1.0]
     entities_held{aws} 5
+    kept_since_timestamp_seconds{aws} 7
     relationships_held{aws} 1
     relationships_kept{aws} 7
     ");
@@ -233,7 +237,7 @@ fn timestamps_are_of_the_source_that_waits_the_longest() {
     use SyncOutcome::{Cancelled, Committed, Error, Failed, Partial};
     let stamps = |act: &dyn Fn(&ParallaxMetrics)| -> String {
         let lines = recorded(|| act(&ParallaxMetrics::new()));
-        let stamps = lines.iter().filter(|line| line.contains("timestamp"));
+        let stamps = lines.iter().filter(|line| line.starts_with("sync_last"));
         let stamps: Vec<_> = stamps
             .map(|line| line.rsplit(' ').next().unwrap())
             .collect();
@@ -266,21 +270,193 @@ fn timestamps_are_of_the_source_that_waits_the_longest() {
 }
 
 #[test]
-fn restored_times_give_way_to_later_ones() {
+fn what_is_known_of_the_past_gives_way_to_what_comes() {
+    let past = Past {
+        last_success: Some(at(50)),
+        last_complete: Some(at(40)),
+        kept_since: Some(at(45)),
+        entities_kept: 3,
+        relationships_kept: 4,
+    };
     let lines = changed(|metrics| {
-        metrics.restore("aws", "acme", Some(at(50)), Some(at(40)));
-        metrics.restore("aws", "never", None, None);
-        metrics.restore("gcp", "acme", Some(at(50)), Some(at(40)));
+        metrics.restore("aws", "acme", &past);
+        metrics.restore("aws", "never", &Past::default());
+        metrics.restore("gcp", "acme", &past);
+        metrics.committed("gcp", "acme", &SyncStats::default(), seconds(1), at(60));
         metrics.sync_ended("gcp", "acme", SyncOutcome::Partial, seconds(1), at(60));
-        metrics.restore("gcp", "acme", Some(at(50)), Some(at(40)));
+        metrics.restore("gcp", "acme", &past);
     });
     insta::assert_snapshot!(lines, @"
+    commit_duration_seconds{gcp} [1.0]
+    entities_kept{aws} 3
+    kept_since_timestamp_seconds{aws} 45
+    relationships_kept{aws} 4
     sync_duration_seconds{gcp} [1.0]
     sync_last_complete_timestamp_seconds{aws} 40
     sync_last_complete_timestamp_seconds{gcp} 40
     sync_last_success_timestamp_seconds{aws} 50
     sync_last_success_timestamp_seconds{gcp} 60
     syncs_total{gcp,partial} 1
+    ");
+}
+
+#[test]
+fn kept_since_is_of_the_first_commit_of_those_that_keep() {
+    let keeps = |entities, relationships| {
+        let mut stats = SyncStats::default();
+        stats.entities_kept = entities;
+        stats.relationships_kept = relationships;
+        stats
+    };
+    let since = |commits: &[(&str, SyncStats, u64)]| {
+        let lines = recorded(|| {
+            let metrics = ParallaxMetrics::new();
+            metrics.register("aws", &[]);
+            for (account_id, stats, second) in commits {
+                metrics.committed("aws", account_id, stats, seconds(1), at(*second));
+            }
+        });
+        let line = lines
+            .into_iter()
+            .find(|line| line.starts_with("kept_since"));
+        line.unwrap().rsplit(' ').next().unwrap().to_owned()
+    };
+    let mut commits = vec![("acme", keeps(0, 0), 1)];
+    assert_eq!(since(&commits), "0");
+    commits.push(("acme", keeps(2, 0), 2));
+    commits.push(("acme", keeps(0, 1), 3));
+    assert_eq!(since(&commits), "2");
+    // Another account keeps for longer, until it finds all again.
+    commits.insert(0, ("umbrella", keeps(1, 0), 1));
+    assert_eq!(since(&commits), "1");
+    commits.push(("umbrella", keeps(0, 0), 4));
+    assert_eq!(since(&commits), "2");
+    commits.push(("acme", keeps(0, 0), 5));
+    assert_eq!(since(&commits), "0");
+    commits.push(("acme", keeps(7, 7), 6));
+    assert_eq!(since(&commits), "6");
+}
+
+#[test]
+fn interval_is_the_longest_of_the_sources() {
+    let lines = changed(|metrics| {
+        metrics.scheduled("aws", "acme", seconds(900));
+        metrics.scheduled("aws", "umbrella", Duration::from_millis(3_600_500));
+        metrics.scheduled("gcp", "acme", seconds(60));
+        metrics.scheduled("gcp", "acme", seconds(30));
+        metrics.scheduled("k8s", "acme", seconds(60));
+        metrics.forget("k8s", "acme");
+    });
+    insta::assert_snapshot!(lines, @"
+    sync_interval_seconds{aws} 3600.5
+    sync_interval_seconds{gcp} 30
+    ");
+}
+
+#[test]
+fn retries_are_counted_by_kind_and_pauses_add_up() {
+    let tried = |step_id: &str, retries: &[(ErrorKind, u32, u64)]| {
+        let mut step = StepReport::new(step_id, "");
+        step.status = StepStatus::Completed;
+        let retries = retries.iter().map(|&(kind, count, millis)| StepRetries {
+            kind,
+            count,
+            waited: Duration::from_millis(millis),
+        });
+        step.retries = retries.collect();
+        step.throttled = Duration::from_millis(600);
+        SyncReport::new(vec![step])
+    };
+    use ErrorKind::{Fatal, RateLimited, Retryable, TimedOut};
+    let mut lines = recorded(|| {
+        let metrics = ParallaxMetrics::new();
+        // Half seconds are not lost.
+        let users = tried("users", &[(Retryable, 2, 1_500), (RateLimited, 1, 700)]);
+        for _ in 0..3 {
+            metrics.steps_ended("aws", &users);
+        }
+        let hosts = tried("hosts", &[(TimedOut, 1, 0), (Fatal, 4, 2_000)]);
+        metrics.steps_ended("aws", &hosts);
+        let most = tried("most", &[(Retryable, u32::MAX, u64::MAX)]);
+        metrics.steps_ended("aws", &most);
+    });
+    lines.retain(|line| line.contains("retries") || line.contains("waited"));
+    insta::assert_snapshot!(lines.join("\n"), @"
+    step_retries_total{aws,hosts,other} 4
+    step_retries_total{aws,hosts,rate_limited} 0
+    step_retries_total{aws,hosts,retryable} 0
+    step_retries_total{aws,hosts,timed_out} 1
+    step_retries_total{aws,most,rate_limited} 0
+    step_retries_total{aws,most,retryable} 4294967295
+    step_retries_total{aws,most,timed_out} 0
+    step_retries_total{aws,users,rate_limited} 3
+    step_retries_total{aws,users,retryable} 6
+    step_retries_total{aws,users,timed_out} 0
+    step_waited_seconds_total{aws,hosts,other} 2
+    step_waited_seconds_total{aws,hosts,rate_limited} 0
+    step_waited_seconds_total{aws,hosts,retryable} 0
+    step_waited_seconds_total{aws,hosts,throttled} 0
+    step_waited_seconds_total{aws,hosts,timed_out} 0
+    step_waited_seconds_total{aws,most,rate_limited} 0
+    step_waited_seconds_total{aws,most,retryable} 18446744073709551
+    step_waited_seconds_total{aws,most,throttled} 0
+    step_waited_seconds_total{aws,most,timed_out} 0
+    step_waited_seconds_total{aws,users,rate_limited} 2
+    step_waited_seconds_total{aws,users,retryable} 4
+    step_waited_seconds_total{aws,users,throttled} 1
+    step_waited_seconds_total{aws,users,timed_out} 0
+    ");
+}
+
+#[test]
+fn renamed_connector_leaves_what_it_counted() {
+    let lines = changed(|metrics| {
+        let live = Live {
+            entities: 5,
+            ..Live::default()
+        };
+        let mut stats = SyncStats::default();
+        stats.entities_created = 5;
+        metrics.committed("old", "acme", &stats, seconds(1), at(1));
+        metrics.live("old", "acme", live);
+        metrics.scheduled("old", "acme", seconds(60));
+        metrics.sync_ended("old", "acme", SyncOutcome::Committed, seconds(1), at(1));
+        metrics.forget("old", "acme");
+        metrics.committed("new", "acme", &stats, seconds(1), at(2));
+        metrics.live("new", "acme", live);
+    });
+    insta::assert_snapshot!(lines, @"
+    commit_duration_seconds{new} [1.0]
+    commit_duration_seconds{old} [1.0]
+    entities_created_total{new} 5
+    entities_created_total{old} 5
+    entities{new} 5
+    sync_duration_seconds{old} [1.0]
+    syncs_total{old,committed} 1
+    ");
+}
+
+#[test]
+fn two_connectors_of_one_name_add_up() {
+    let lines = changed(|metrics| {
+        let mut stats = SyncStats::default();
+        stats.entities_created = 5;
+        stats.entities_held = 2;
+        for steps in [["users"], ["hosts"]] {
+            metrics.register("aws", &steps);
+            metrics.steps_ended("aws", &report(&[(steps[0], StepStatus::Completed, 1)]));
+        }
+        metrics.committed("aws", "acme", &stats, seconds(1), at(1));
+        metrics.committed("aws", "umbrella", &stats, seconds(1), at(1));
+    });
+    insta::assert_snapshot!(lines, @"
+    commit_duration_seconds{aws} [1.0, 1.0]
+    entities_created_total{aws} 10
+    entities_held{aws} 4
+    step_duration_seconds{aws,hosts} [1.0]
+    step_duration_seconds{aws,users} [1.0]
+    steps_total{aws,hosts,completed} 1
+    steps_total{aws,users,completed} 1
     ");
 }
 
@@ -301,7 +477,11 @@ fn clock_may_jump() {
         ended(at(1_000));
         ended(UNIX_EPOCH - seconds(1));
         ended(at(2_000));
-        metrics.restore("gcp", "acme", Some(UNIX_EPOCH - seconds(1)), None);
+        let past = Past {
+            last_success: Some(UNIX_EPOCH - seconds(1)),
+            ..Past::default()
+        };
+        metrics.restore("gcp", "acme", &past);
         metrics.sync_ended(
             "k8s",
             "acme",
@@ -359,6 +539,15 @@ fn undelivered_events_add_up() {
         metrics.events_undelivered("aws", 3);
     });
     assert_eq!(lines, "events_undelivered_total{aws} 5");
+}
+
+#[test]
+fn mismatches_add_up() {
+    let lines = changed(|metrics| {
+        metrics.reconciliation_mismatched("aws");
+        metrics.reconciliation_mismatched("aws");
+    });
+    assert_eq!(lines, "reconciliation_mismatches_total{aws} 2");
 }
 
 #[test]
@@ -494,7 +683,7 @@ fn a_flood_of_ids_takes_bounded_memory_and_loses_no_count() {
             let id = format!("id-{n}");
             metrics.register(&id, &[&id]);
             metrics.sync_started(&id);
-            metrics.committed(&id, &id, &stats(1), seconds(1));
+            metrics.committed(&id, &id, &stats(1), seconds(1), at(n));
             metrics.live(
                 "aws",
                 &id,
@@ -506,7 +695,11 @@ fn a_flood_of_ids_takes_bounded_memory_and_loses_no_count() {
             metrics.steps_ended(&id, &report(&[(&id, StepStatus::Completed, 1)]));
             metrics.steps_ended("aws", &report(&[(&id, StepStatus::Completed, 1)]));
             metrics.sync_ended(&id, &id, SyncOutcome::Partial, seconds(1), at(n));
-            metrics.restore(&id, &id, Some(at(n)), None);
+            let past = Past {
+                last_success: Some(at(n)),
+                ..Past::default()
+            };
+            metrics.restore(&id, &id, &past);
         }
     });
     assert_eq!(total(&lines, "syncs_total"), IDS);
@@ -525,12 +718,36 @@ fn a_flood_of_ids_takes_bounded_memory_and_loses_no_count() {
     assert!(remembered.len() < 1_000_000, "{}", remembered.len());
 }
 
+/// A connector whose accounts are many pays for each sync with one of them, not with all.
+#[test]
+fn times_are_right_whatever_the_number_of_sources() {
+    let lines = changed(|metrics| {
+        for round in 1..4_u64 {
+            for account in 0..5_000 {
+                let (account_id, second) = (account.to_string(), at(round * 100_000 + account));
+                let (outcome, took) = (SyncOutcome::Committed, Duration::ZERO);
+                metrics.sync_ended("aws", &account_id, outcome, took, second);
+                metrics.scheduled("aws", &account_id, seconds(account));
+            }
+        }
+    });
+    let times = lines
+        .lines()
+        .filter(|line| line.contains("_seconds{aws} ") && !line.ends_with(']'));
+    let times: Vec<_> = times.collect();
+    insta::assert_snapshot!(times.join("\n"), @"
+    sync_interval_seconds{aws} 4999
+    sync_last_complete_timestamp_seconds{aws} 300000
+    sync_last_success_timestamp_seconds{aws} 300000
+    ");
+}
+
 #[test]
 fn nothing_breaks_without_a_recorder() {
     let metrics = ParallaxMetrics::new();
     metrics.register("aws", &["users"]);
     metrics.sync_started("aws");
-    metrics.committed("aws", "acme", &stats(1), seconds(1));
+    metrics.committed("aws", "acme", &stats(1), seconds(1), at(1));
     metrics.sync_ended("aws", "acme", SyncOutcome::Committed, seconds(1), at(1));
 }
 

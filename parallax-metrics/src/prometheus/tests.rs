@@ -33,14 +33,14 @@ fn one_sync(metrics: &ParallaxMetrics) {
     stats.entities_created = 120;
     stats.relationships_created = 80;
     stats.entities_kept = 2;
-    metrics.committed("okta", "acme", &stats, Duration::from_millis(20));
+    let at = UNIX_EPOCH + Duration::from_millis(1_790_000_000_500);
+    metrics.committed("okta", "acme", &stats, Duration::from_millis(20), at);
     let live = Live {
         entities: 122,
         relationships: 80,
         waiting: 1,
     };
     metrics.live("okta", "acme", live);
-    let at = UNIX_EPOCH + Duration::from_millis(1_790_000_000_500);
     let duration = Duration::from_secs(2);
     metrics.sync_ended("okta", "acme", SyncOutcome::Committed, duration, at);
 }
@@ -139,6 +139,14 @@ fn one_sync_is_rendered() {
     # TYPE parallax_events_undelivered_total counter
     parallax_events_undelivered_total{connector_id="okta"} 0
 
+    # HELP parallax_kept_since_timestamp_seconds Since when the source that keeps records the longest does so; 0: none keeps any.
+    # TYPE parallax_kept_since_timestamp_seconds gauge
+    parallax_kept_since_timestamp_seconds{connector_id="okta"} 1790000000.5
+
+    # HELP parallax_reconciliation_mismatches_total Commits that were undone because their books did not balance.
+    # TYPE parallax_reconciliation_mismatches_total counter
+    parallax_reconciliation_mismatches_total{connector_id="okta"} 0
+
     # HELP parallax_relationships Relationships that are live.
     # TYPE parallax_relationships gauge
     parallax_relationships{connector_id="okta"} 80
@@ -207,6 +215,19 @@ fn one_sync_is_rendered() {
     parallax_step_duration_seconds_sum{connector_id="okta",step_id="users"} 1.5
     parallax_step_duration_seconds_count{connector_id="okta",step_id="users"} 1
 
+    # HELP parallax_step_retries_total Attempts after the first, by the kind of error before.
+    # TYPE parallax_step_retries_total counter
+    parallax_step_retries_total{connector_id="okta",step_id="users",kind="rate_limited"} 0
+    parallax_step_retries_total{connector_id="okta",step_id="users",kind="retryable"} 0
+    parallax_step_retries_total{connector_id="okta",step_id="users",kind="timed_out"} 0
+
+    # HELP parallax_step_waited_seconds_total Whole seconds of pauses, by the kind of error before; throttled: for a rate limit.
+    # TYPE parallax_step_waited_seconds_total counter
+    parallax_step_waited_seconds_total{connector_id="okta",step_id="users",kind="rate_limited"} 0
+    parallax_step_waited_seconds_total{connector_id="okta",step_id="users",kind="retryable"} 0
+    parallax_step_waited_seconds_total{connector_id="okta",step_id="users",kind="throttled"} 0
+    parallax_step_waited_seconds_total{connector_id="okta",step_id="users",kind="timed_out"} 0
+
     # HELP parallax_steps_total Steps that ended, by how.
     # TYPE parallax_steps_total counter
     parallax_steps_total{connector_id="okta",step_id="users",outcome="cancelled"} 0
@@ -239,6 +260,10 @@ fn one_sync_is_rendered() {
     parallax_sync_duration_seconds_sum{connector_id="okta"} 2
     parallax_sync_duration_seconds_count{connector_id="okta"} 1
 
+    # HELP parallax_sync_interval_seconds The longest interval at which a source is synced; 0: none is scheduled.
+    # TYPE parallax_sync_interval_seconds gauge
+    parallax_sync_interval_seconds{connector_id="okta"} 0
+
     # HELP parallax_sync_last_complete_timestamp_seconds When the source longest without a complete sync had its last; 0: none had one.
     # TYPE parallax_sync_last_complete_timestamp_seconds gauge
     parallax_sync_last_complete_timestamp_seconds{connector_id="okta"} 1790000000.5
@@ -259,6 +284,109 @@ fn one_sync_is_rendered() {
     parallax_syncs_total{connector_id="okta",outcome="failed"} 0
     parallax_syncs_total{connector_id="okta",outcome="partial"} 0
     "#);
+}
+
+#[test]
+fn openmetrics_says_the_same_in_its_own_way() {
+    let recorder = recorder();
+    metrics::with_local_recorder(&recorder, || {
+        let metrics = ParallaxMetrics::new();
+        metrics.register("okta", &[]);
+        metrics.scheduled("okta", "acme", Duration::from_secs(60));
+        // A connector's own, of whatever kind.
+        metrics::describe_counter!("own_requests", "Asked of the \"API\"\\.");
+        metrics::counter!("own_requests", "path" => "a\"b\n\\le=\"1\"").increment(3);
+        metrics::counter!("own_errors_total").increment(1);
+        metrics::gauge!("own_ratio").set(0.5);
+        metrics::histogram!("own_bytes", "le" => "7").record(8.0);
+    });
+    let handle = recorder.handle();
+    let rendering = Prometheus { handle }.render_openmetrics();
+    assert!(!rendering.contains("\n\n"));
+    let families = rendering.strip_suffix("# EOF\n").unwrap();
+    let mut families: Vec<String> = families
+        .split("# TYPE ")
+        .filter(|family| {
+            [
+                "own_",
+                "parallax_sync_interval",
+                "parallax_commit",
+                "parallax_events",
+            ]
+            .iter()
+            .any(|name| family.starts_with(name))
+        })
+        .map(|family| format!("# TYPE {family}"))
+        .collect();
+    families.sort_unstable();
+    insta::assert_snapshot!(families.concat(), @r#"
+    # TYPE own_bytes summary
+    own_bytes{le="7",quantile="0.0"} 8
+    own_bytes{le="7",quantile="0.5"} 8.000467695685316
+    own_bytes{le="7",quantile="0.9"} 8.000467695685316
+    own_bytes{le="7",quantile="0.95"} 8.000467695685316
+    own_bytes{le="7",quantile="0.99"} 8.000467695685316
+    own_bytes{le="7",quantile="0.999"} 8.000467695685316
+    own_bytes{le="7",quantile="1.0"} 8
+    own_bytes_sum{le="7"} 8
+    own_bytes_count{le="7"} 1
+    # TYPE own_errors counter
+    own_errors_total 1
+    # TYPE own_ratio gauge
+    own_ratio 0.5
+    # TYPE own_requests unknown
+    # HELP own_requests Asked of the \"API\"\\.
+    own_requests{path="a\"b\n\\le=\"1\""} 3
+    # TYPE parallax_commit_duration_seconds histogram
+    # UNIT parallax_commit_duration_seconds seconds
+    # HELP parallax_commit_duration_seconds Time a commit took, from the diff to the end of the transaction.
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="0.001"} 0
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="0.0025"} 0
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="0.005"} 0
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="0.01"} 0
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="0.025"} 0
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="0.05"} 0
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="0.1"} 0
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="0.25"} 0
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="0.5"} 0
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="1.0"} 0
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="2.5"} 0
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="5.0"} 0
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="10.0"} 0
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="30.0"} 0
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="60.0"} 0
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="120.0"} 0
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="300.0"} 0
+    parallax_commit_duration_seconds_bucket{connector_id="okta",le="+Inf"} 0
+    parallax_commit_duration_seconds_sum{connector_id="okta"} 0
+    parallax_commit_duration_seconds_count{connector_id="okta"} 0
+    # TYPE parallax_events_undelivered counter
+    # HELP parallax_events_undelivered Events that the watcher of a sync did not take in time.
+    parallax_events_undelivered_total{connector_id="okta"} 0
+    # TYPE parallax_sync_interval_seconds gauge
+    # UNIT parallax_sync_interval_seconds seconds
+    # HELP parallax_sync_interval_seconds The longest interval at which a source is synced; 0: none is scheduled.
+    parallax_sync_interval_seconds{connector_id="okta"} 60
+    "#);
+}
+
+/// What the exporter writes, OpenMetrics must say with as many samples, of the same values.
+#[test]
+fn openmetrics_has_every_sample() {
+    let recorder = recorder();
+    metrics::with_local_recorder(&recorder, || one_sync(&ParallaxMetrics::new()));
+    let handle = recorder.handle();
+    let prometheus = Prometheus { handle };
+    let samples = |rendering: String| {
+        let lines = rendering.lines();
+        let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let mut lines: Vec<_> = lines.map(|line| line.replace(".0\"", "\"")).collect();
+        lines.sort_unstable();
+        lines
+    };
+    let text = samples(prometheus.render());
+    assert_eq!(samples(prometheus.render_openmetrics()), text);
+    assert!(text.len() > 80, "{}", text.len());
 }
 
 #[test]
@@ -287,6 +415,74 @@ fn promtool_finds_no_fault() {
     let output = promtool.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && said.is_empty(), "{said}");
+}
+
+/// Where memory can be read; elsewhere the sums alone.
+fn resident_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next());
+    kib.map_or(0, |kib| kib.parse::<u64>().unwrap() / 1_024)
+}
+
+#[test]
+fn a_million_hostile_ids_take_bounded_memory_and_lose_no_count() {
+    const IDS: u64 = 1_000_000;
+    let recorder = recorder();
+    let prometheus = Prometheus {
+        handle: recorder.handle(),
+    };
+    let before = resident_mib();
+    metrics::with_local_recorder(&recorder, || {
+        let metrics = ParallaxMetrics::new();
+        for n in 0..IDS {
+            let id = match n % 4 {
+                0 => format!("\"}}\n# {n}\u{1b}[31m"),
+                _ => format!("id-{n}"),
+            };
+            metrics.register(&id, &[&id]);
+            metrics.events_undelivered(&id, 3);
+            let outcome = SyncOutcome::Committed;
+            metrics.sync_ended(&id, &id, outcome, Duration::ZERO, UNIX_EPOCH);
+            if n % 10_000 == 0 {
+                prometheus.upkeep();
+            }
+        }
+    });
+    let grown = resident_mib() - before;
+    assert!(grown <= 32, "{grown} MiB");
+    let page = prometheus.render();
+    let values = |name: &str| -> Vec<u64> {
+        let lines = page
+            .lines()
+            .filter(|line| line.split('{').next() == Some(name));
+        lines
+            .map(|line| line.rsplit(' ').next().unwrap().parse().unwrap())
+            .collect()
+    };
+    assert_eq!(
+        values("parallax_events_undelivered_total")
+            .iter()
+            .sum::<u64>(),
+        3 * IDS
+    );
+    let syncs = values("parallax_syncs_total");
+    assert_eq!((syncs.len(), syncs.iter().sum::<u64>()), (1_995, IDS));
+    for metric in names::all().filter(|metric| metric.kind != Kind::Histogram) {
+        assert!(
+            (1..=2_000).contains(&series_of(&page, metric.name)),
+            "{}",
+            metric.name
+        );
+    }
+    assert!(!page.contains('\u{1b}'));
+}
+
+/// How many series a metric has.
+fn series_of(page: &str, name: &str) -> usize {
+    page.lines()
+        .filter(|line| line.split(['{', ' ']).next() == Some(name))
+        .count()
 }
 
 #[test]

@@ -180,7 +180,7 @@ mod tests {
             .await
             .unwrap();
         let address = listener.address();
-        let pages = Arc::new(Pages::new(|| "x".repeat(50_000_000)));
+        let pages = Arc::new(Pages::new(|_| "x".repeat(50_000_000)));
         let server = Arc::new(api::Server::new(pages));
         let (stop, stopped) = oneshot::channel();
         let server = serve(

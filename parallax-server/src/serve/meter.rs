@@ -4,9 +4,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parallax_connect::RunError;
 use parallax_core::{Escaped, SyncReport};
-use parallax_metrics::{Live, ParallaxMetrics, SyncOutcome};
+use parallax_metrics::{Live, ParallaxMetrics, Past, SyncOutcome};
 use parallax_scheduler::{Notice, SyncError, Synced};
-use parallax_store::{Outcome, Store, StoreError};
+use parallax_store::{CommitError, Outcome, Store, StoreError};
 use tokio::sync::mpsc;
 
 use crate::plan::Source;
@@ -38,16 +38,13 @@ pub(super) async fn begin(
             .collect();
         metrics.register(&source.connector_id, &steps);
         let (connector_id, account_id) = (&source.connector_id, &source.account_id);
+        metrics.scheduled(connector_id, account_id, source.every);
         let source_id = (connector_id.clone(), account_id.clone());
         let Some(stored) = stored(store, &source_id).await? else {
             continue;
         };
-        metrics.restore(
-            connector_id,
-            account_id,
-            stored.last_success,
-            stored.last_complete,
-        );
+        let past = past(store, &source_id).await?;
+        metrics.restore(connector_id, account_id, &past);
         stored.tell(metrics, &source_id);
     }
     Ok(())
@@ -110,12 +107,18 @@ impl Meter {
         if let Some(report) = report(result) {
             metrics.steps_ended(connector_id, report);
         }
+        if let Err(SyncError::Commit { error, .. }) = result
+            && matches!(error, CommitError::Imbalance(_))
+        {
+            metrics.reconciliation_mismatched(connector_id);
+        }
+        let now = SystemTime::now();
         if let Ok(synced) = result {
             metrics.events_undelivered(connector_id, synced.output.undelivered_events());
             // What is replayed was counted the first time.
             if !synced.result.replayed {
-                let stats = &synced.result.stats;
-                metrics.committed(connector_id, account_id, stats, synced.commit_duration);
+                let (stats, took) = (&synced.result.stats, synced.commit_duration);
+                metrics.committed(connector_id, account_id, stats, took, now);
                 if synced.result.held_changeset.is_some() {
                     metrics.changeset_held(connector_id);
                 }
@@ -125,7 +128,6 @@ impl Meter {
                 .send((connector_id.to_owned(), account_id.to_owned()))
                 .ok();
         }
-        let now = SystemTime::now();
         metrics.sync_ended(connector_id, account_id, outcome(result), duration, now);
     }
 
@@ -184,8 +186,6 @@ struct Stored {
     live: Live,
     entities_held: u64,
     relationships_held: u64,
-    last_success: Option<SystemTime>,
-    last_complete: Option<SystemTime>,
 }
 
 impl Stored {
@@ -203,7 +203,7 @@ async fn stored(
 ) -> Result<Option<Stored>, StoreError> {
     let sql = format!(
         "SELECT entities, relationships, relationships_waiting, entities_held, \
-             relationships_held, last_success_at, last_complete_at \
+             relationships_held \
          FROM parallax_source WHERE connector_id = {} AND account_id = {}",
         quoted(connector_id),
         quoted(account_id),
@@ -217,13 +217,49 @@ async fn stored(
         },
         entities_held: row.number("entities_held"),
         relationships_held: row.number("relationships_held"),
-        last_success: time(row, "last_success_at"),
-        last_complete: time(row, "last_complete_at"),
     });
     Ok(stored)
+}
+
+/// What the store knows of a source's syncs.
+async fn past(store: &Store, (connector_id, account_id): &SourceId) -> Result<Past, StoreError> {
+    // Of what was kept by commits the last one tells, and since when those before it that kept
+    // something, back to one that did not. An approval keeps and finds nothing.
+    let sql = format!(
+        "WITH commits AS (\
+             SELECT committed_at, entities_kept, relationships_kept, \
+                 entities_kept + relationships_kept > 0 AS keeps \
+             FROM parallax_sync WHERE connector_id = {connector} AND account_id = {account} \
+                 AND outcome IN ('committed', 'partial')\
+         ), kept AS (\
+             SELECT * FROM commits WHERE keeps AND committed_at > \
+                 coalesce((SELECT max(committed_at) FROM commits WHERE NOT keeps), '')\
+         ) \
+         SELECT last_success_at, last_complete_at, \
+             (SELECT min(committed_at) FROM kept) AS kept_since, \
+             (SELECT entities_kept FROM kept ORDER BY committed_at DESC LIMIT 1) \
+                 AS entities_kept, \
+             (SELECT relationships_kept FROM kept ORDER BY committed_at DESC LIMIT 1) \
+                 AS relationships_kept \
+         FROM parallax_source WHERE connector_id = {connector} AND account_id = {account}",
+        connector = quoted(connector_id),
+        account = quoted(account_id),
+    );
+    let found = store.query(&sql).await?;
+    let past = rows(&found).next().map(|row| Past {
+        last_success: time(row, "last_success_at"),
+        last_complete: time(row, "last_complete_at"),
+        kept_since: time(row, "kept_since"),
+        entities_kept: row.number("entities_kept"),
+        relationships_kept: row.number("relationships_kept"),
+    });
+    Ok(past.unwrap_or_default())
 }
 
 fn time(row: Row<'_>, column: &str) -> Option<SystemTime> {
     let time: jiff::Timestamp = row.text(column)?.parse().ok()?;
     Some(time.into())
 }
+
+#[cfg(test)]
+mod tests;

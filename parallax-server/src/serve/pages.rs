@@ -2,12 +2,13 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State as Shared;
-use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use parallax_metrics::Prometheus;
 use tokio::sync::watch;
+
+use crate::serve::exposition::Exposition;
 
 const FRONT: &str = "\
 Parallax
@@ -21,7 +22,7 @@ Parallax
 /// What machines ask a process: how it is, and what it counted.
 pub(super) struct Pages {
     state: watch::Sender<State>,
-    metrics: Box<dyn Fn() -> String + Send + Sync>,
+    metrics: Box<dyn Fn(Exposition) -> String + Send + Sync>,
 }
 
 /// What the process is at.
@@ -37,7 +38,7 @@ pub(super) enum State {
 
 impl Pages {
     /// Makes the pages of a process that starts; `metrics` renders them.
-    pub(super) fn new(metrics: impl Fn() -> String + Send + Sync + 'static) -> Self {
+    pub(super) fn new(metrics: impl Fn(Exposition) -> String + Send + Sync + 'static) -> Self {
         Self {
             state: watch::Sender::new(State::Starting),
             metrics: Box::new(metrics),
@@ -65,12 +66,10 @@ impl Pages {
     }
 }
 
-async fn metrics(Shared(pages): Shared<Arc<Pages>>) -> Response {
-    (
-        [(CONTENT_TYPE, Prometheus::CONTENT_TYPE)],
-        (pages.metrics)(),
-    )
-        .into_response()
+async fn metrics(Shared(pages): Shared<Arc<Pages>>, headers: HeaderMap) -> Response {
+    let exposition = Exposition::asked_for(&headers);
+    let metrics = (pages.metrics)(exposition);
+    ([(CONTENT_TYPE, exposition.content_type())], metrics).into_response()
 }
 
 async fn readyz(Shared(pages): Shared<Arc<Pages>>) -> (StatusCode, &'static str) {
@@ -93,7 +92,8 @@ mod tests {
 
     async fn told(router: &Router, method: Method, path: &str) -> String {
         let line = format!("{method} {path}");
-        let response = answer(router, method, path, &[]).await;
+        let (path, accept) = path.split_once(" as ").unwrap_or((path, "*/*"));
+        let response = answer(router, method, path, &[("accept", accept)]).await;
         let (content_type, allow) = (
             header(&response, "content-type"),
             header(&response, "allow"),
@@ -108,7 +108,7 @@ mod tests {
 
     #[tokio::test]
     async fn pages_are_there_and_say_how_it_is() {
-        let pages = Arc::new(Pages::new(|| "parallax_entities 1\n".to_owned()));
+        let pages = Arc::new(Pages::new(|exposition| format!("{exposition:?}\n")));
         let server = Arc::new(api::Server::new(Arc::clone(&pages)));
         let router = router(&server, Access::new(None, false));
         let mut lines = Vec::new();
@@ -117,6 +117,7 @@ mod tests {
             "/livez",
             "/readyz",
             "/metrics",
+            "/metrics as application/openmetrics-text",
             "/metrics/",
             "/nope",
             "*",
@@ -135,7 +136,8 @@ mod tests {
         GET /: 200 text/plain; charset=utf-8 - Parallax
         GET /livez: 200 text/plain; charset=utf-8 - alive
         GET /readyz: 503 text/plain; charset=utf-8 - starting: the store is being opened
-        GET /metrics: 200 text/plain; version=0.0.4; charset=utf-8 - parallax_entities 1
+        GET /metrics: 200 text/plain; version=0.0.4; charset=utf-8 - Text
+        GET /metrics as application/openmetrics-text: 200 application/openmetrics-text; version=1.0.0; charset=utf-8 - OpenMetrics
         GET /metrics/: 404 application/problem+json - no_such_place
         GET /nope: 404 application/problem+json - no_such_place
         GET *: 404 application/problem+json - no_such_place

@@ -38,7 +38,7 @@ async fn step_that_blocks_delays_the_end_no_longer_than_the_grace_period() {
     let job = Job::new(Arc::new(Stubborn { begun }), "acme", every);
     let scheduler = Scheduler::new(Arc::clone(&store)).job(job).unwrap();
     let (send, signals) = Signals::by_hand();
-    let pages = Arc::new(Pages::new(String::new));
+    let pages = Arc::new(Pages::new(|_| String::new()));
     let watched = Arc::clone(&pages);
     let signalled = tokio::task::spawn_blocking(move || {
         begins.recv().unwrap();

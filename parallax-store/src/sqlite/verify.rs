@@ -143,7 +143,7 @@ impl Verifier<'_> {
             };
             Ok(if journal::checksum(&entries) != row.get::<_, i64>(3)? {
                 problem("is not what was written")
-            } else if entries.lines().count() as i64 != last - first + 1 {
+            } else if i64::try_from(entries.lines().count()) != Ok(last - first + 1) {
                 problem("has more or fewer entries than it says")
             } else {
                 Finding::Nothing

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::iter;
 use std::sync::atomic::AtomicUsize;
 
-use parallax_core::{Attempt, Batch, StepReport};
+use parallax_core::{Attempt, Batch, StepReport, StepRetries};
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::strategy::ValueTree;
@@ -240,6 +240,29 @@ impl Fate {
             .iter()
             .filter_map(|attempt| attempt.pause)
             .sum()
+    }
+
+    /// What it was tried again after, each kind of error once.
+    fn retries(&self) -> Vec<StepRetries> {
+        let mut retries: Vec<StepRetries> = Vec::new();
+        for attempt in self.tries() {
+            let (Some(pause), Some(error)) = (attempt.pause, attempt.how.error()) else {
+                continue;
+            };
+            let kind = error.kind();
+            if !retries.iter().any(|of| of.kind == kind) {
+                let (count, waited) = (0, Duration::ZERO);
+                retries.push(StepRetries {
+                    kind,
+                    count,
+                    waited,
+                });
+            }
+            let of = retries.iter_mut().find(|of| of.kind == kind).unwrap();
+            of.count += 1;
+            of.waited += pause;
+        }
+        retries
     }
 
     fn duration(&self) -> Duration {
@@ -570,6 +593,7 @@ fn the_report_tells_what_became_of_each_step(
             step.step_id
         );
         prop_assert_eq!(step.waited, fate.waited(), "{}", step.step_id);
+        prop_assert_eq!(&step.retries, &fate.retries(), "{}", step.step_id);
         prop_assert!(step.scopes.is_empty());
         let after = step
             .dependencies

@@ -31,7 +31,7 @@ fn tokens() -> (Tokens, Given) {
 }
 
 fn served(access: Access) -> axum::Router {
-    let server = Server::new(Arc::new(Pages::new(String::new)));
+    let server = Server::new(Arc::new(Pages::new(|_| String::new())));
     router(&Arc::new(server), access)
 }
 

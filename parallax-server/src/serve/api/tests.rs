@@ -115,7 +115,7 @@ async fn served() -> (Router, Arc<Daemon>) {
         },
     );
     let daemon = Arc::new(daemon);
-    let pages = Arc::new(Pages::new(String::new));
+    let pages = Arc::new(Pages::new(|_| String::new()));
     pages.set(State::Ready);
     let server = Arc::new(Server::new(pages));
     assert!(server.daemon.set(Arc::clone(&daemon)).is_ok());
@@ -390,7 +390,7 @@ async fn bad_request_names_what_is_wrong() {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_answered_before_the_store_is_open() {
-    let server = Arc::new(Server::new(Arc::new(Pages::new(String::new))));
+    let server = Arc::new(Server::new(Arc::new(Pages::new(|_| String::new()))));
     let router = crate::serve::router(&server, Access::new(None, false));
     let (status, problem) = get(&router, "/api/v1/sources").await;
     assert_eq!(
