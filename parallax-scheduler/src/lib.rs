@@ -2,7 +2,7 @@
 //!
 //! [`run_once`] is one sync: run, commit, log. [`Scheduler`] runs the syncs of many sources when
 //! they are due. What is due is a pure function of time, in [`Timetable`]; the scheduler only
-//! sleeps, runs and reports.
+//! sleeps, runs and reports. A [`Handle`] asks it for a sync out of turn, or for the end of one.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -23,11 +23,13 @@
 //! }
 //! ```
 
+mod handle;
 mod job;
 mod run_once;
 mod scheduler;
 mod timetable;
 
+pub use handle::{Activity, CancelError, Handle, JobStatus, TriggerError};
 pub use job::{DuplicateSource, Job};
 pub use run_once::{SyncError, Synced, run_once};
 pub use scheduler::{Notice, Scheduler};

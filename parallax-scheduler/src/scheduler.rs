@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use parallax_connect::{RunError, Runner};
-use parallax_core::Escaped;
+use parallax_core::{Escaped, JournalSink};
 use parallax_store::{Outcome, Store};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tracing::Instrument;
 
+use crate::handle::{Activity, CancelError, Handle, JobStatus, Request, TriggerError};
 use crate::job::{DuplicateSource, Job};
 use crate::run_once::{SyncError, Synced, run_once};
 use crate::timetable::{Skip, Tick, Timetable};
@@ -25,6 +27,17 @@ pub struct Scheduler {
     jobs: Vec<Job>,
     concurrency: usize,
     watcher: Box<dyn Fn(&Notice<'_>) + Send + Sync>,
+    journal: Option<Arc<dyn JournalSink>>,
+    handle: Handle,
+    requests: mpsc::Receiver<Request>,
+}
+
+/// A sync that runs.
+struct Running {
+    job: usize,
+    sync_id: String,
+    since: Instant,
+    cancel: Option<oneshot::Sender<()>>,
 }
 
 /// What a scheduler tells its watcher.
@@ -59,11 +72,15 @@ pub enum Notice<'a> {
 impl Scheduler {
     /// Makes a scheduler that commits to `store`, and runs at most four syncs at a time.
     pub fn new(store: Arc<Store>) -> Self {
+        let (handle, requests) = Handle::new();
         Self {
             store,
             jobs: Vec::new(),
             concurrency: 4,
             watcher: Box::new(|_| {}),
+            journal: None,
+            handle,
+            requests,
         }
     }
 
@@ -100,6 +117,19 @@ impl Scheduler {
         self
     }
 
+    /// Passes the entries of every sync's journal on to `journal`, as
+    /// [`Session::watcher`](parallax_store::Session::watcher) does.
+    #[must_use]
+    pub fn journal(mut self, journal: Arc<dyn JournalSink>) -> Self {
+        self.journal = Some(journal);
+        self
+    }
+
+    /// Returns what asks it for something while it runs.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
     /// Runs until `stop` ends.
     ///
     /// Then no sync starts any more, those that run are cancelled and commit nothing, and commits
@@ -108,21 +138,24 @@ impl Scheduler {
     /// # Cancel safety
     ///
     /// Dropping the future stops as `stop` does, without waiting for commits under way.
-    pub async fn run(self, stop: impl Future<Output = ()> + Send + 'static) {
+    pub async fn run(mut self, stop: impl Future<Output = ()> + Send + 'static) {
         let stop = stop.boxed().shared();
         let begin = Instant::now();
         let seeds = self.jobs.iter().map(|job| (job.every, seed(job)));
         let mut timetable = Timetable::new(seeds, self.concurrency);
         let mut syncs = JoinSet::new();
-        let mut sync_ids: HashMap<Id, (usize, String)> = HashMap::new();
+        let mut running: HashMap<Id, Running> = HashMap::new();
+        // The ids of syncs that were asked for and wait, by their jobs.
+        let mut asked: HashMap<usize, String> = HashMap::new();
         let mut stopping = false;
         loop {
             if !stopping {
                 for tick in timetable.tick(begin.elapsed()) {
                     match tick {
                         Tick::Start { job } => {
-                            if let Some((id, sync_id)) = self.start(job, &stop, &mut syncs) {
-                                sync_ids.insert(id, (job, sync_id));
+                            let asked = asked.remove(&job);
+                            if let Some((id, sync)) = self.start(job, asked, &stop, &mut syncs) {
+                                running.insert(id, sync);
                             }
                         }
                         Tick::Skip { job, reason } => self.skip(job, reason),
@@ -139,29 +172,115 @@ impl Scheduler {
                         Ok((id, result)) => (id, Some(result)),
                         Err(error) => (error.id(), None),
                     };
-                    if let Some((job, sync_id)) = sync_ids.remove(&id) {
-                        let ok = self.end(job, &sync_id, result.as_ref());
-                        timetable.ended(job, begin.elapsed(), ok);
+                    if let Some(Running { job, sync_id, .. }) = running.remove(&id) {
+                        self.end(job, &sync_id, result.as_ref());
+                        match counted(result.as_ref()) {
+                            Some(ok) => timetable.ended(job, begin.elapsed(), ok),
+                            None => timetable.withdrawn(job),
+                        }
                     }
                 }
                 () = sleep_until(wake), if !stopping => {}
+                Some(request) = self.requests.recv() => match request {
+                    Request::Jobs(answer) => {
+                        let now = begin.elapsed();
+                        let jobs = self.statuses(&timetable, now, &running, &asked);
+                        answer.send(jobs).ok();
+                    }
+                    Request::Trigger { connector_id, account_id, answer } => {
+                        let triggered = if stopping {
+                            Err(TriggerError::Stopped)
+                        } else {
+                            let source = (connector_id, account_id);
+                            self.trigger(source, &mut timetable, &running, &mut asked)
+                        };
+                        answer.send(triggered).ok();
+                    }
+                    Request::Cancel { sync_id, answer } => {
+                        let cancelled = cancel(sync_id, &mut timetable, &mut running, &mut asked);
+                        answer.send(cancelled).ok();
+                    }
+                },
                 () = stop.clone(), if !stopping => stopping = true,
             }
         }
     }
 
+    /// Returns how each job is.
+    fn statuses(
+        &self,
+        timetable: &Timetable,
+        now: Duration,
+        running: &HashMap<Id, Running>,
+        asked: &HashMap<usize, String>,
+    ) -> Vec<JobStatus> {
+        let running: HashMap<usize, &Running> =
+            running.values().map(|sync| (sync.job, sync)).collect();
+        let status = |(place, job): (usize, &Job)| {
+            let (due, failures) = timetable.outlook(place);
+            JobStatus {
+                connector_id: job.connector_id().to_owned(),
+                account_id: job.account_id.clone(),
+                activity: match running.get(&place) {
+                    Some(sync) => Activity::Running {
+                        sync_id: sync.sync_id.clone(),
+                        elapsed: sync.since.elapsed(),
+                    },
+                    None if timetable.is_waiting(place) => Activity::Waiting {
+                        sync_id: asked.get(&place).cloned(),
+                    },
+                    None => Activity::Idle,
+                },
+                due_in: due.saturating_sub(now),
+                failures,
+            }
+        };
+        self.jobs.iter().enumerate().map(status).collect()
+    }
+
+    fn trigger(
+        &self,
+        (connector_id, account_id): (String, String),
+        timetable: &mut Timetable,
+        running: &HashMap<Id, Running>,
+        asked: &mut HashMap<usize, String>,
+    ) -> Result<String, TriggerError> {
+        let is_meant =
+            |job: &Job| job.connector_id() == connector_id && job.account_id == account_id;
+        let Some(place) = self.jobs.iter().position(is_meant) else {
+            return Err(TriggerError::NoSuchJob {
+                connector_id,
+                account_id,
+            });
+        };
+        timetable.trigger(place).map_err(|reason| {
+            let running = running.values().find(|sync| sync.job == place);
+            let sync_id = running.map(|sync| &sync.sync_id).or(asked.get(&place));
+            TriggerError::Busy {
+                reason,
+                sync_id: sync_id.cloned(),
+            }
+        })?;
+        let sync_id = uuid::Uuid::now_v7().to_string();
+        asked.insert(place, sync_id.clone());
+        Ok(sync_id)
+    }
+
     fn start(
         &self,
         place: usize,
+        asked: Option<String>,
         stop: &(impl Future<Output = ()> + Clone + Send + 'static),
         syncs: &mut JoinSet<Result<Synced, SyncError>>,
-    ) -> Option<(Id, String)> {
+    ) -> Option<(Id, Running)> {
         let job = self.jobs.get(place)?.clone();
-        let sync_id = uuid::Uuid::now_v7().to_string();
+        let requested = asked.is_some();
+        let sync_id = asked.unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
         tracing::info!(
             connector_id = %job.connector_id(),
             account_id = %Escaped(&job.account_id),
             sync_id = %sync_id,
+            requested,
             "Sync due"
         );
         (self.watcher)(&Notice::Started {
@@ -169,13 +288,31 @@ impl Scheduler {
             sync_id: &sync_id,
         });
         let (store, stop, id) = (Arc::clone(&self.store), stop.clone(), sync_id.clone());
+        let (cancel, cancelled) = oneshot::channel();
+        let journal = self.journal.clone();
         let sync = async move {
+            let stop = async move {
+                tokio::select! {
+                    () = stop => {}
+                    // Dropped, it says nothing.
+                    Ok(()) = cancelled => {}
+                }
+            };
             let runner = Runner::new(&job.connector).cancel_on(stop);
-            let session = store.session().guard(job.guard);
+            let mut session = store.session().guard(job.guard);
+            if let Some(journal) = journal {
+                session = session.watcher(journal);
+            }
             run_once(runner, &job.account_id, &id, session).await
         };
         let handle = syncs.spawn(sync.in_current_span());
-        Some((handle.id(), sync_id))
+        let running = Running {
+            job: place,
+            sync_id,
+            since: Instant::now(),
+            cancel: Some(cancel),
+        };
+        Some((handle.id(), running))
     }
 
     fn skip(&self, place: usize, reason: Skip) {
@@ -191,11 +328,10 @@ impl Scheduler {
         (self.watcher)(&Notice::Skipped { job, reason });
     }
 
-    /// Reports the end of a sync, and returns whether anything of it counted. No result is a panic
-    /// of what is not a step, as of the runner itself: a defect, already printed by the panic hook.
-    fn end(&self, place: usize, sync_id: &str, result: Option<&Result<Synced, SyncError>>) -> bool {
+    /// Reports the end of a sync. No result is a panic of what is not a step, as of the runner itself: a defect, already printed by the panic hook.
+    fn end(&self, place: usize, sync_id: &str, result: Option<&Result<Synced, SyncError>>) {
         let (Some(job), Some(result)) = (self.jobs.get(place), result) else {
-            return false;
+            return;
         };
         match result {
             // Told by the runner, and meant.
@@ -214,10 +350,38 @@ impl Scheduler {
             sync_id,
             result,
         });
-        result
-            .as_ref()
-            .is_ok_and(|synced| synced.result.outcome != Outcome::Failed)
     }
+}
+
+/// Tells whether anything of a sync counted; of one that was cancelled there is nothing to tell.
+fn counted(result: Option<&Result<Synced, SyncError>>) -> Option<bool> {
+    match result {
+        Some(Ok(synced)) => Some(synced.result.outcome != Outcome::Failed),
+        Some(Err(SyncError::Run(RunError::Cancelled { .. }))) => None,
+        Some(Err(_)) | None => Some(false),
+    }
+}
+
+fn cancel(
+    sync_id: String,
+    timetable: &mut Timetable,
+    running: &mut HashMap<Id, Running>,
+    asked: &mut HashMap<usize, String>,
+) -> Result<(), CancelError> {
+    if let Some(sync) = running.values_mut().find(|sync| sync.sync_id == sync_id) {
+        if let Some(cancel) = sync.cancel.take() {
+            // One that has ended in this moment needs no telling.
+            cancel.send(()).ok();
+        }
+        return Ok(());
+    }
+    let waiting = asked.iter().find(|(_, asked)| **asked == sync_id);
+    let Some(place) = waiting.map(|(place, _)| *place) else {
+        return Err(CancelError::NotRunning { sync_id });
+    };
+    asked.remove(&place);
+    timetable.withdrawn(place);
+    Ok(())
 }
 
 /// When nothing is due, a scheduler without jobs looks again.
@@ -240,3 +404,6 @@ impl fmt::Debug for Scheduler {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -152,6 +152,53 @@ impl Timetable {
         }
     }
 
+    /// Puts a job among those that are due, whatever its interval and its failures say. It starts at
+    /// a [`tick`](Self::tick) that follows.
+    ///
+    /// # Errors
+    ///
+    /// [`Skip::StillRunning`] or [`Skip::StillWaiting`] if it cannot start once more.
+    pub fn trigger(&mut self, job: usize) -> Result<(), Skip> {
+        let Some(entry) = self.jobs.get_mut(job) else {
+            return Ok(());
+        };
+        match entry.state {
+            State::Running => Err(Skip::StillRunning),
+            State::Waiting => Err(Skip::StillWaiting),
+            State::Idle => {
+                entry.state = State::Waiting;
+                self.waiting.push_back(job);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes back what was neither success nor failure: a job that waits, or whose sync has been
+    /// cancelled, is idle until its next tick.
+    pub fn withdrawn(&mut self, job: usize) {
+        let Some(entry) = self.jobs.get_mut(job) else {
+            return;
+        };
+        match entry.state {
+            State::Running => self.running -= 1,
+            State::Waiting => self.waiting.retain(|waiting| *waiting != job),
+            State::Idle => {}
+        }
+        entry.state = State::Idle;
+    }
+
+    /// Tells whether a job is due and has not started.
+    pub(crate) fn is_waiting(&self, job: usize) -> bool {
+        let entry = self.jobs.get(job);
+        entry.is_some_and(|entry| entry.state == State::Waiting)
+    }
+
+    /// Returns when a job is due next if nothing ends before, and how often it failed in a row.
+    pub(crate) fn outlook(&self, job: usize) -> (Duration, u32) {
+        let outlook = |entry: &Entry| (entry.due(), entry.failures);
+        self.jobs.get(job).map(outlook).unwrap_or_default()
+    }
+
     /// Returns when [`tick`](Self::tick) has something to say next, if nothing ends before.
     pub fn next(&self) -> Option<Duration> {
         self.jobs.iter().map(Entry::next).min()
@@ -160,7 +207,22 @@ impl Timetable {
 
 impl Entry {
     fn next(&self) -> Duration {
-        self.every.saturating_mul(self.tick) + self.jitter()
+        self.at(self.tick)
+    }
+
+    /// Returns when a tick is.
+    fn at(&self, tick: u32) -> Duration {
+        self.every.saturating_mul(tick) + self.jitter(tick)
+    }
+
+    /// Returns the first tick at which the job is not skipped for its failures.
+    fn due(&self) -> Duration {
+        let whole = self.not_before.as_nanos() / self.every.as_nanos();
+        // The jitter is less than an interval.
+        let near = u32::try_from(whole).unwrap_or(u32::MAX).saturating_sub(1);
+        let mut ticks = (self.tick.max(near)..).map(|tick| self.at(tick));
+        let due = ticks.find(|at| *at >= self.not_before);
+        due.unwrap_or(self.not_before)
     }
 
     /// Moves behind `now`, and returns how many ticks that were.
@@ -180,8 +242,8 @@ impl Entry {
     }
 
     /// Up to a tenth of the interval, other for each tick, the same in each process.
-    fn jitter(&self) -> Duration {
-        let mut x = self.seed ^ u64::from(self.tick).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    fn jitter(&self, tick: u32) -> Duration {
+        let mut x = self.seed ^ u64::from(tick).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         // The finaliser of SplitMix64: neighbours come out far apart.
         x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -315,7 +377,7 @@ mod tests {
         fn no_tick_is_lost(
             intervals in prop::collection::vec((1u64..50, any::<u64>()), 1..6),
             concurrency in 1usize..4,
-            steps in prop::collection::vec((0u64..30, any::<bool>(), any::<bool>()), 1..200),
+            steps in prop::collection::vec((0u64..30, 0u8..4, any::<bool>(), 0usize..6), 1..200),
         ) {
             let jobs: Vec<_> =
                 intervals.iter().map(|(s, seed)| (Duration::from_secs(*s), *seed)).collect();
@@ -324,8 +386,22 @@ mod tests {
             let mut running: Vec<usize> = Vec::new();
             let mut told = vec![0u64; jobs.len()];
             let mut waiting = vec![0u64; jobs.len()];
-            for (pause, end, ok) in steps {
+            // Somebody asks for a job, or takes it back.
+            let mut asked = vec![0u64; jobs.len()];
+            for (pause, action, ok, job) in steps {
                 now += Duration::from_secs(pause);
+                if action == 1 && job < jobs.len() {
+                    let was = timetable.jobs[job].state;
+                    let triggered = timetable.trigger(job);
+                    prop_assert_eq!(triggered.is_ok(), was == State::Idle);
+                    asked[job] += u64::from(triggered.is_ok());
+                }
+                if action == 2 && job < jobs.len() {
+                    // A job that waited has its word in that it was taken back.
+                    told[job] += u64::from(timetable.is_waiting(job));
+                    timetable.withdrawn(job);
+                    running.retain(|running| *running != job);
+                }
                 for tick in timetable.tick(now) {
                     match tick {
                         Tick::Start { job } => {
@@ -342,12 +418,13 @@ mod tests {
                 prop_assert!(running.len() <= concurrency);
                 for (job, entry) in timetable.jobs.iter().enumerate() {
                     waiting[job] = u64::from(entry.state == State::Waiting);
-                    prop_assert_eq!(told[job] + waiting[job], u64::from(entry.tick));
+                    prop_assert_eq!(told[job] + waiting[job], u64::from(entry.tick) + asked[job]);
                     prop_assert!(entry.next() > now);
+                    prop_assert!(entry.due() >= entry.next().max(entry.not_before));
                     let late = now.as_secs_f64() / jobs[job].0.as_secs_f64();
                     prop_assert!((f64::from(entry.tick) - late).abs() <= 1.2);
                 }
-                if end && !running.is_empty() {
+                if action == 3 && !running.is_empty() {
                     let job = running.remove(0);
                     timetable.ended(job, now, ok);
                 }

@@ -318,7 +318,7 @@ pub(crate) struct ConfigArgs {
     #[arg(long = "config", value_name = "FILE", default_value = "parallax.toml")]
     pub(crate) file: PathBuf,
 
-    /// Allows to serve HTTP to other machines, with neither TLS nor tokens
+    /// Allows to serve HTTP to other machines without TLS
     #[arg(long)]
     pub(crate) insecure_http: bool,
 

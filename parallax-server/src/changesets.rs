@@ -5,10 +5,12 @@ use std::fmt::Write;
 use indicatif::HumanCount;
 use parallax_core::Escaped;
 use parallax_store::{Action, Rows, Store, StoreError};
+use serde::Serialize;
 
 use crate::changes::mark;
 use crate::error::Failure;
-use crate::rows::{Row, rows};
+use crate::query::{Object, objects};
+use crate::rows::{Row, quoted, rows};
 use crate::syncs::to_the_second;
 use crate::table::Plain;
 use crate::text::{FAINT, ODD, count, paint};
@@ -19,6 +21,9 @@ const SHOWN: u64 = 10;
 const COLUMNS: &str = "changeset, connector_id, account_id, state, reason, entities, \
      relationships, entities_at_first, relationships_at_first, held_by_sync_id, held_at, \
      closed_by_sync_id, closed_at";
+
+/// How the records of a changeset are listed.
+pub(crate) const ORDER: [&str; 4] = ["kind", "name", "key", "id"];
 
 /// A changeset, with the records that it holds or that were deleted by it.
 pub(crate) struct Changeset {
@@ -42,29 +47,19 @@ pub(crate) async fn list(store: &Store, all: bool) -> Result<Rows, StoreError> {
 impl Changeset {
     /// Finds a changeset by its number.
     pub(crate) async fn find(store: &Store, changeset: u64) -> Result<Self, Failure> {
-        let sql = format!("SELECT {COLUMNS} FROM parallax_changeset WHERE changeset = {changeset}");
-        let row = store.query(&sql).await?;
-        let Some(state) = rows(&row).next().and_then(|row| row.text("state")) else {
-            let open = list(store, false).await?;
-            let open = rows(&open).map(|row| row.number("changeset")).collect();
-            return Err(Failure::NoSuchChangeset { changeset, open });
-        };
-        let (state, found) = (state.to_owned(), found_in(changeset, state));
+        let (row, state) = Self::row(store, changeset).await?;
+        let found = found_in(changeset, &state);
         let types = format!(
             "SELECT kind, name, count(*) AS records FROM ({found}) \
              GROUP BY kind, name ORDER BY kind, name"
         );
         let types = store.query(&types).await?;
-        // The ends of relationships are looked up for those alone that are shown.
         let records = format!(
-            "SELECT kind, name, id, key, CASE kind WHEN 'entity' THEN display_name \
-                 ELSE {} || ' -> ' || {} END AS display_name \
-             FROM ( \
+            "{} FROM ( \
                  SELECT *, row_number() OVER (PARTITION BY kind, name ORDER BY key, id) AS place \
                  FROM ({found}) \
              ) AS found WHERE place <= {SHOWN} ORDER BY kind, name, place",
-            end("from_id"),
-            end("to_id"),
+            named(),
         );
         let records = store.query(&records).await?;
         Ok(Self {
@@ -73,6 +68,52 @@ impl Changeset {
             types,
             records,
         })
+    }
+
+    /// Finds the row of a changeset, and its state.
+    async fn row(store: &Store, changeset: u64) -> Result<(Rows, String), Failure> {
+        let sql = format!("SELECT {COLUMNS} FROM parallax_changeset WHERE changeset = {changeset}");
+        let row = store.query(&sql).await?;
+        let state = rows(&row).next().and_then(|row| row.text("state"));
+        if let Some(state) = state.map(str::to_owned) {
+            return Ok((row, state));
+        }
+        let open = list(store, false).await?;
+        let open = rows(&open).map(|row| row.number("changeset")).collect();
+        Err(Failure::NoSuchChangeset { changeset, open })
+    }
+
+    /// Lists the records of a changeset by [`ORDER`]; those behind a place, if one is given.
+    pub(crate) async fn records(
+        store: &Store,
+        changeset: u64,
+        after: Option<[String; ORDER.len()]>,
+        limit: usize,
+    ) -> Result<Rows, Failure> {
+        let (_, state) = Self::row(store, changeset).await?;
+        let order = ORDER
+            .map(|column| format!("ifnull({column}, '')"))
+            .join(", ");
+        let after = after.map(|place| {
+            let place = place.map(|value| quoted(&value)).join(", ");
+            format!(" WHERE ({order}) > ({place})")
+        });
+        let sql = format!(
+            "{} FROM ({}) AS found{} ORDER BY {order} LIMIT {limit}",
+            named(),
+            found_in(changeset, &state),
+            after.unwrap_or_default(),
+        );
+        Ok(store.query(&sql).await?)
+    }
+
+    /// Returns it as an object.
+    pub(crate) fn object(&self) -> impl Serialize {
+        ChangesetObject {
+            changeset: objects(&self.row).into_iter().next(),
+            types: objects(&self.types),
+            records: objects(&self.records),
+        }
     }
 
     /// Describes it for people.
@@ -124,6 +165,14 @@ impl Changeset {
     }
 }
 
+#[derive(Serialize)]
+struct ChangesetObject<'a> {
+    #[serde(flatten)]
+    changeset: Option<Object<'a>>,
+    types: Vec<Object<'a>>,
+    records: Vec<Object<'a>>,
+}
+
 /// The commands that decide, each with what it does.
 pub(crate) const APPROVE: (&str, &str) = ("approve", "deletes them");
 pub(crate) const REJECT: (&str, &str) = ("reject", "keeps them, and does not ask again");
@@ -157,6 +206,17 @@ fn found_in(changeset: u64, state: &str) -> String {
          UNION ALL \
          SELECT 'relationship', verb, id, key, NULL, from_id, to_id \
          FROM parallax_relationship WHERE held_changeset = {changeset}"
+    )
+}
+
+/// Returns the columns that are shown of records in `found`. The ends of relationships are looked
+/// up for those alone that are shown.
+fn named() -> String {
+    format!(
+        "SELECT kind, name, id, key, CASE kind WHEN 'entity' THEN display_name \
+             ELSE {} || ' -> ' || {} END AS display_name",
+        end("from_id"),
+        end("to_id"),
     )
 }
 

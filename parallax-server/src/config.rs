@@ -34,6 +34,10 @@ pub(crate) struct Config {
     pub(crate) names_store: bool,
     /// Where HTTP is served, and the line.
     pub(crate) listen: Option<(SocketAddr, usize)>,
+    /// Where the tokens are, if not beside the store.
+    pub(crate) tokens: Option<PathBuf>,
+    /// Whether who reads needs a token, even on this machine.
+    pub(crate) protects_reads: bool,
     pub(crate) connectors: Vec<ConnectorConfig>,
 }
 
@@ -94,6 +98,8 @@ impl Config {
                     server.problems.note(Some(line), what, help);
                 }
             }
+            config.tokens = server.text("tokens").map(|(path, _)| PathBuf::from(path));
+            config.protects_reads = server.flag("protect_reads").unwrap_or(false);
             server.end();
         }
         let connectors = root.tables("connector");

@@ -1,8 +1,9 @@
 use std::fmt::Write;
 
-use parallax_connect::Runner;
+use parallax_connect::{Runner, SyncReport};
 use parallax_core::Escaped;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::app::{App, Registration};
 use crate::args::ConnectorsArgs;
@@ -10,6 +11,7 @@ use crate::console::Console;
 use crate::error::Failure;
 use crate::exit::Exit;
 use crate::json;
+use crate::plan::Source;
 use crate::text::{FAINT, ODD, paint};
 
 /// `parallax connectors`: lists the connectors and their steps.
@@ -48,11 +50,36 @@ struct Listed<'a> {
     error: Option<String>,
 }
 
-#[derive(Serialize)]
-struct ListedStep {
-    step_id: String,
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = ConnectorStep)]
+pub(crate) struct ListedStep {
+    pub(crate) step_id: String,
     title: String,
+    /// The steps that come before it.
     depends_on: Vec<String>,
+}
+
+/// A connector of the configuration.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Connector)]
+pub(crate) struct Configured {
+    pub(crate) connector_id: String,
+    /// How it was registered.
+    kind: String,
+    version: String,
+    /// Its steps, each after those that it depends on.
+    steps: Vec<ListedStep>,
+}
+
+impl Configured {
+    pub(crate) fn new(source: &Source) -> Self {
+        Self {
+            connector_id: source.connector_id.clone(),
+            kind: source.kind.clone(),
+            version: source.connector.version().to_owned(),
+            steps: source.steps.clone(),
+        }
+    }
 }
 
 async fn describe(registration: &Registration) -> Listed<'_> {
@@ -71,13 +98,18 @@ fn steps_of(registration: &Registration) -> Result<Vec<ListedStep>, Failure> {
     let report = Runner::new(&opened.connector)
         .outline("-", "-")
         .map_err(Failure::Run)?;
+    Ok(listed_steps(&report))
+}
+
+/// Returns the steps that a run would have.
+pub(crate) fn listed_steps(report: &SyncReport) -> Vec<ListedStep> {
     let id = |&place: &usize| Some(report.steps().get(place)?.step_id.clone());
     let steps = report.steps().iter().map(|step| ListedStep {
         step_id: step.step_id.clone(),
         title: step.title.clone(),
         depends_on: step.dependencies.iter().filter_map(id).collect(),
     });
-    Ok(steps.collect())
+    steps.collect()
 }
 
 impl Listed<'_> {

@@ -1,6 +1,8 @@
+use hyper::Method;
 use parallax_core::Escaped;
 use parallax_store::{Decided, Store, StoreError};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::args::{ApproveArgs, RejectArgs};
 use crate::changesets::Changeset;
@@ -8,6 +10,7 @@ use crate::console::Console;
 use crate::error::Failure;
 use crate::exit::Exit;
 use crate::json;
+use crate::remote::Remote;
 use crate::rows::rows;
 use crate::text::{GONE, counts, paint};
 
@@ -40,17 +43,27 @@ pub(crate) async fn approve(
             }
         }
     }
-    let store = Store::open(&args.store.url).await?;
-    let decided = store.approve(args.changeset).await?;
-    tell("approved", &decided, &store, args.json, console)
+    let decision = match Store::open(&args.store.url).await {
+        Ok(store) => Decision::approve(&store, args.changeset).await?,
+        Err(error) => ask(error, args.changeset, "approve").await?,
+    };
+    tell(&decision, args.json, console)
 }
 
 /// `parallax reject`: keeps what a changeset holds.
 pub(crate) async fn reject(args: &RejectArgs, console: &mut Console<'_>) -> Result<Exit, Failure> {
     find(&args.store.url, args.changeset, "rejected").await?;
-    let store = Store::open(&args.store.url).await?;
-    let decided = store.reject(args.changeset).await?;
-    tell("rejected", &decided, &store, args.json, console)
+    let decision = match Store::open(&args.store.url).await {
+        Ok(store) => Decision::reject(&store, args.changeset).await?,
+        Err(error) => ask(error, args.changeset, "reject").await?,
+    };
+    tell(&decision, args.json, console)
+}
+
+/// Asks the daemon that holds the store, if it is one.
+async fn ask(error: StoreError, changeset: u64, word: &str) -> Result<Decision, Failure> {
+    let path = ["changesets", &changeset.to_string(), word];
+    Remote::behind(error)?.ask(Method::POST, &path).await
 }
 
 /// Finds a changeset that can get this state, or has it already.
@@ -68,45 +81,84 @@ async fn find(url: &str, number: u64, wanted: &str) -> Result<Changeset, Failure
     Ok(found)
 }
 
-/// Logs what was decided, and says it.
-fn tell(
-    state: &'static str,
-    decided: &Decided,
-    store: &Store,
-    json: bool,
-    console: &mut Console<'_>,
-) -> Result<Exit, Failure> {
-    tracing::info!(
-        changeset = decided.changeset,
-        state = %state,
-        connector_id = %decided.connector_id,
-        account_id = %Escaped(&decided.account_id),
-        entities = decided.entities,
-        relationships = decided.relationships,
-        repeated = decided.repeated,
-        store = %Escaped(store.url()),
-        "Changeset decided"
-    );
+/// Says what was decided.
+fn tell(decision: &Decision, json: bool, console: &mut Console<'_>) -> Result<Exit, Failure> {
     let text = if json {
-        json::line(&Object {
+        json::line(decision)
+    } else {
+        decision.as_text()
+    };
+    console.print(&text)?;
+    Ok(Exit::Ok)
+}
+
+/// What was decided.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(crate) struct Decision {
+    changeset: u64,
+    /// `approved` or `rejected`.
+    state: String,
+    connector_id: String,
+    account_id: String,
+    /// How many entities were deleted, or are kept.
+    entities: u64,
+    relationships: u64,
+    /// Whether the same had been said before: nothing changed now.
+    repeated: bool,
+    store: String,
+}
+
+impl Decision {
+    /// Approves a changeset, and logs that.
+    pub(crate) async fn approve(store: &Store, changeset: u64) -> Result<Self, StoreError> {
+        let decided = store.approve(changeset).await?;
+        Ok(Self::new("approved", decided, store))
+    }
+
+    /// Rejects a changeset, and logs that.
+    pub(crate) async fn reject(store: &Store, changeset: u64) -> Result<Self, StoreError> {
+        let decided = store.reject(changeset).await?;
+        Ok(Self::new("rejected", decided, store))
+    }
+
+    fn new(state: &str, decided: Decided, store: &Store) -> Self {
+        tracing::info!(
+            changeset = decided.changeset,
+            state = %state,
+            connector_id = %decided.connector_id,
+            account_id = %Escaped(&decided.account_id),
+            entities = decided.entities,
+            relationships = decided.relationships,
+            repeated = decided.repeated,
+            store = %Escaped(store.url()),
+            "Changeset decided"
+        );
+        Self {
             changeset: decided.changeset,
-            state,
-            connector_id: &decided.connector_id,
-            account_id: &decided.account_id,
+            state: state.to_owned(),
+            connector_id: decided.connector_id,
+            account_id: decided.account_id,
             entities: decided.entities,
             relationships: decided.relationships,
             repeated: decided.repeated,
-            store: store.url(),
-        })
-    } else {
-        let changeset = decided.changeset;
-        let what = counts(decided.entities, decided.relationships);
+            store: store.url().to_owned(),
+        }
+    }
+
+    /// Returns the source whose records were decided about.
+    pub(crate) fn source(&self) -> (String, String) {
+        (self.connector_id.clone(), self.account_id.clone())
+    }
+
+    fn as_text(&self) -> String {
+        let changeset = self.changeset;
+        let what = counts(self.entities, self.relationships);
         let what = format!(
             "{what} of {}, account {}",
-            decided.connector_id,
-            Escaped(&decided.account_id),
+            self.connector_id,
+            Escaped(&self.account_id),
         );
-        match (state, decided.repeated) {
+        match (self.state.as_str(), self.repeated) {
             ("approved", false) => format!("Approved changeset {changeset}: deleted {what}\n"),
             ("approved", true) => {
                 format!("Changeset {changeset} was approved before: it deleted {what}\n")
@@ -114,20 +166,5 @@ fn tell(
             (_, false) => format!("Rejected changeset {changeset}: kept {what}\n"),
             (_, true) => format!("Changeset {changeset} was rejected before: it kept {what}\n"),
         }
-    };
-    console.print(&text)?;
-    Ok(Exit::Ok)
-}
-
-/// What was decided.
-#[derive(Serialize)]
-struct Object<'a> {
-    changeset: u64,
-    state: &'static str,
-    connector_id: &'a str,
-    account_id: &'a str,
-    entities: u64,
-    relationships: u64,
-    repeated: bool,
-    store: &'a str,
+    }
 }

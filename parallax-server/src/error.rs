@@ -1,12 +1,15 @@
 use std::borrow::Cow;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use parallax_connect::{ConnectorError, ErrorKind, RunError, StepStatus, SyncReport};
 use parallax_store::{CommitError, StoreError};
 
 use crate::config::ConfigError;
 use crate::exit::Exit;
+use crate::remote::Refusal;
+use crate::serve::Reason;
 use crate::signals::Signal;
 
 /// Why a command ended without doing what it was asked: the one place where errors become words,
@@ -28,6 +31,15 @@ pub(crate) enum Failure {
         address: SocketAddr,
         error: io::Error,
     },
+    /// A file of tokens cannot be used, or not be made.
+    #[error("cannot use the tokens in {}: {reason}", path.display())]
+    Tokens { path: PathBuf, reason: Reason },
+    /// The daemon that holds the store does not do what it was asked for.
+    #[error("{}", .0.detail)]
+    Refused(Refusal),
+    /// The daemon that holds the store does not answer.
+    #[error("the daemon that holds the store does not answer at {address}: {reason}")]
+    Unanswered { address: SocketAddr, reason: String },
     /// No connector has this kind.
     #[error("there is no connector {kind:?}")]
     UnknownConnector {
@@ -59,6 +71,9 @@ pub(crate) enum Failure {
     /// The store has nothing of a record, nor has its history.
     #[error("nothing is stored of {subject}, and the history does not know it")]
     NoSuchRecord { subject: String, help: String },
+    /// The store has no sync of this id.
+    #[error("there is no sync {sync_id:?}")]
+    NoSuchSync { sync_id: String },
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -127,6 +142,9 @@ impl Failure {
             Self::Misuse(Misuse::InvalidKind { .. }) => "invalid_connector",
             Self::Config(_) => "invalid_config",
             Self::Listen { .. } => "cannot_listen",
+            Self::Tokens { .. } => "invalid_tokens",
+            Self::Refused(_) => "daemon_refused",
+            Self::Unanswered { .. } => "daemon_unanswered",
             Self::UnknownConnector { .. } => "unknown_connector",
             Self::Open { .. } => "connector_not_opened",
             Self::NoAccount { .. } => "no_account",
@@ -141,6 +159,7 @@ impl Failure {
             } => "unreachable",
             Self::Commit(error) => error.code(),
             Self::NoSuchRecord { .. } => "no_such_record",
+            Self::NoSuchSync { .. } => "no_such_sync",
             Self::Store(error) => error.code(),
             Self::NoSuchChangeset { .. } => "no_such_changeset",
             Self::Output(_) => "output_failed",
@@ -157,6 +176,7 @@ impl Failure {
             }
             Self::Misuse(_) => "this is a defect of the program: please tell its author",
             Self::Config(_) => "correct the configuration: `parallax check` tells what is wrong",
+            Self::NoSuchSync { .. } => "`parallax syncs` lists them, with --limit more of them",
             Self::Listen { error, .. } => match error.kind() {
                 io::ErrorKind::AddrInUse => {
                     "another program listens there: stop it, or choose another port with --listen"
@@ -165,6 +185,18 @@ impl Failure {
                     "ports below 1024 are for root: choose another port with --listen"
                 }
                 _ => "choose an address of this machine with --listen",
+            },
+            Self::Refused(refusal) => return refusal.help.clone().into(),
+            Self::Unanswered { .. } => {
+                "see what it is at, or stop it: the command then does the work itself"
+            }
+            Self::Tokens { path, reason } => match reason {
+                Reason::Exposed { .. } => return format!("chmod 600 {}", path.display()).into(),
+                Reason::Foreign => "run it as the user whose file it is, or name another file",
+                Reason::Content => "delete it, and the daemon makes new ones as it starts",
+                Reason::Missing | Reason::Io(_) => {
+                    "name a file that can be used in [server] tokens"
+                }
             },
             Self::UnknownConnector { known, .. } if known.is_empty() => {
                 "this program has no connectors: it must register some"
@@ -230,7 +262,9 @@ impl Failure {
             | Self::Misuse(_)
             | Self::Config(_)
             | Self::Listen { .. }
+            | Self::Tokens { .. }
             | Self::UnknownConnector { .. }
+            | Self::NoSuchSync { .. }
             | Self::NoSuchChangeset { .. } => Exit::Usage,
             // It must not be taken for "nothing was committed".
             Self::Output(_) => Exit::Usage,
@@ -253,7 +287,14 @@ impl Failure {
                 | StoreError::ChangesetClosed { .. }
                 | StoreError::Exists { .. },
             ) => Exit::Usage,
-            Self::Store(_) | Self::Commit(CommitError::Store(_)) => Exit::Store,
+            Self::Refused(refusal) => match refusal.code.as_str() {
+                // Slips, as they would be without a daemon.
+                "no_such_changeset" | "changeset_closed" | "no_such_source" => Exit::Usage,
+                _ => Exit::Store,
+            },
+            Self::Store(_) | Self::Unanswered { .. } | Self::Commit(CommitError::Store(_)) => {
+                Exit::Store
+            }
             Self::Run(_)
             | Self::NoSuchRecord { .. }
             | Self::NoStepCompleted { cause: None }
@@ -313,7 +354,6 @@ fn help_with(error: &ConnectorError) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
     use std::time::Duration;
 
     use parallax_connect::{GraphError, StepReport};
@@ -414,6 +454,22 @@ mod tests {
                 address: SocketAddr::from(([127, 0, 0, 1], 7700)),
                 error: io::Error::from(io::ErrorKind::AddrInUse),
             },
+            Failure::Tokens {
+                path: path(),
+                reason: Reason::Exposed { mode: 0o644 },
+            },
+            Failure::NoSuchSync {
+                sync_id: "s-1".to_owned(),
+            },
+            Failure::Refused(Refusal {
+                code: "changeset_closed".to_owned(),
+                detail: "changeset 3 is rejected already".to_owned(),
+                help: "it is decided once".to_owned(),
+            }),
+            Failure::Unanswered {
+                address: SocketAddr::from(([127, 0, 0, 1], 7700)),
+                reason: "connection refused".to_owned(),
+            },
             Failure::Output(io::Error::from(io::ErrorKind::StorageFull)),
             Failure::Defect {
                 message: "oh".to_owned(),
@@ -477,6 +533,14 @@ mod tests {
               one SELECT over parallax_entity, parallax_relationship, parallax_source, parallax_sync or parallax_change
           2 cannot_listen: cannot listen on 127.0.0.1:7700: address in use
               another program listens there: stop it, or choose another port with --listen
+          2 invalid_tokens: cannot use the tokens in /srv/parallax.db: its mode is 644, so that others may use it
+              chmod 600 /srv/parallax.db
+          2 no_such_sync: there is no sync "s-1"
+              `parallax syncs` lists them, with --limit more of them
+          2 daemon_refused: changeset 3 is rejected already
+              it is decided once
+          5 daemon_unanswered: the daemon that holds the store does not answer at 127.0.0.1:7700: connection refused
+              see what it is at, or stop it: the command then does the work itself
           2 output_failed: cannot write to the standard output: no storage space
               what was asked for has been done, but not shown
           1 defect: a defect of this program ended it: oh

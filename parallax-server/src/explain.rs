@@ -3,6 +3,7 @@ use parallax_store::{
     Claim, ClaimName, Confirmation, Explanation, InSource, RecordName, State, Store,
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::args::ExplainArgs;
 use crate::console::Console;
@@ -167,14 +168,16 @@ fn claim_text(claim: &Claim, confirmed: Option<&Confirmation>) -> String {
 }
 
 /// A record and what its sources know of it.
-#[derive(Serialize)]
-struct Object<'a> {
+#[derive(Serialize, ToSchema)]
+#[schema(as = Explanation)]
+pub(crate) struct Object<'a> {
     #[serde(flatten)]
     record: RecordObject<'a>,
     sources: Vec<SourceObject<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ExplainedSource)]
 struct SourceObject<'a> {
     connector_id: &'a str,
     account_id: &'a str,
@@ -190,14 +193,16 @@ struct SourceObject<'a> {
     failed_since: Option<SyncObject<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Confirmation)]
 struct ConfirmedObject<'a> {
     #[serde(flatten)]
-    sync: Option<SyncObject<'a>>,
+    sync: SyncObject<'a>,
     claims: Vec<ClaimObject<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ExplainedClaim)]
 struct ClaimStateObject<'a> {
     #[serde(flatten)]
     name: ClaimObject<'a>,
@@ -207,7 +212,7 @@ struct ClaimStateObject<'a> {
 }
 
 impl<'a> Object<'a> {
-    fn new(explanation: &'a Explanation) -> Self {
+    pub(crate) fn new(explanation: &'a Explanation) -> Self {
         Self {
             record: RecordObject::new(&explanation.id, &explanation.record),
             sources: explanation.sources.iter().map(SourceObject::new).collect(),
@@ -225,7 +230,7 @@ impl<'a> SourceObject<'a> {
             changeset: None,
             reason: None,
             confirmed: source.confirmed.as_ref().map(|confirmed| ConfirmedObject {
-                sync: SyncObject::new(Some(&confirmed.sync)),
+                sync: SyncObject::of(&confirmed.sync),
                 claims: confirmed.claims.iter().map(ClaimObject::new).collect(),
             }),
             created: SyncObject::new(source.created.as_ref()),

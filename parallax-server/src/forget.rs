@@ -1,12 +1,15 @@
+use hyper::Method;
 use parallax_core::Escaped;
-use parallax_store::Store;
-use serde::Serialize;
+use parallax_store::{Store, StoreError};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::args::ForgetArgs;
 use crate::console::Console;
 use crate::error::Failure;
 use crate::exit::Exit;
 use crate::json;
+use crate::remote::Remote;
 use crate::text::{GONE, counts, paint};
 
 /// `parallax forget`: removes a source, once someone has said yes.
@@ -40,34 +43,55 @@ pub(crate) async fn run(args: &ForgetArgs, console: &mut Console<'_>) -> Result<
             }
         }
     }
-    let store = Store::open(&args.store.url).await?;
-    let gone = store.forget(connector, account).await?;
+    let removal = match Store::open(&args.store.url).await {
+        Ok(store) => Removal::forget(&store, connector, account).await?,
+        Err(error) => {
+            let path = ["sources", connector, account];
+            Remote::behind(error)?.ask(Method::DELETE, &path).await?
+        }
+    };
     let text = if args.json {
-        json::line(&Object {
-            connector_id: connector,
-            account_id: account,
-            entities: gone.entities,
-            relationships: gone.relationships,
-            store: store.url(),
-        })
+        json::line(&removal)
     } else {
-        format!(
-            "Removed {} of {}, account {}\n",
-            counts(gone.entities, gone.relationships),
-            Escaped(connector),
-            Escaped(account),
-        )
+        removal.as_text()
     };
     console.print(&text)?;
     Ok(Exit::Ok)
 }
 
 /// The source that was removed, and how much of it there was.
-#[derive(Serialize)]
-struct Object<'a> {
-    connector_id: &'a str,
-    account_id: &'a str,
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(crate) struct Removal {
+    connector_id: String,
+    account_id: String,
     entities: u64,
     relationships: u64,
-    store: &'a str,
+    store: String,
+}
+
+impl Removal {
+    /// Removes a source with all that it committed.
+    pub(crate) async fn forget(
+        store: &Store,
+        connector_id: &str,
+        account_id: &str,
+    ) -> Result<Self, StoreError> {
+        let gone = store.forget(connector_id, account_id).await?;
+        Ok(Self {
+            connector_id: connector_id.to_owned(),
+            account_id: account_id.to_owned(),
+            entities: gone.entities,
+            relationships: gone.relationships,
+            store: store.url().to_owned(),
+        })
+    }
+
+    fn as_text(&self) -> String {
+        format!(
+            "Removed {} of {}, account {}\n",
+            counts(self.entities, self.relationships),
+            Escaped(&self.connector_id),
+            Escaped(&self.account_id),
+        )
+    }
 }

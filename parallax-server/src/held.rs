@@ -1,5 +1,4 @@
 use parallax_store::{Rows, Store};
-use serde::Serialize;
 
 use crate::args::HeldArgs;
 use crate::changesets::{self, APPROVE, Changeset, REJECT, commands};
@@ -7,7 +6,7 @@ use crate::console::Console;
 use crate::error::Failure;
 use crate::exit::Exit;
 use crate::json;
-use crate::query::{self, Object, objects};
+use crate::query;
 use crate::rows;
 use crate::syncs::{fitting, shortened, to_the_second};
 use crate::table::Plain;
@@ -19,7 +18,7 @@ pub(crate) async fn run(args: &HeldArgs, console: &mut Console<'_>) -> Result<Ex
         Some(number) => {
             let changeset = Changeset::find(&store, number).await?;
             if args.json {
-                as_json(&changeset)
+                json::line(&changeset.object())
             } else {
                 let mut text = changeset.as_text() + "\n";
                 if changeset.state == "open" {
@@ -85,22 +84,6 @@ fn as_table(listed: &Rows, all: bool, id_chars: usize, width: Option<u16>) -> St
         table.row(cells.iter().map(String::as_str));
     }
     table.lines(width).join("\n") + "\n"
-}
-
-fn as_json(changeset: &Changeset) -> String {
-    json::line(&Detail {
-        changeset: objects(&changeset.row).into_iter().next(),
-        types: objects(&changeset.types),
-        records: objects(&changeset.records),
-    })
-}
-
-#[derive(Serialize)]
-struct Detail<'a> {
-    #[serde(flatten)]
-    changeset: Option<Object<'a>>,
-    types: Vec<Object<'a>>,
-    records: Vec<Object<'a>>,
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@ use parallax_core::{Escaped, excerpt};
 use parallax_store::{Event, EventKind, History, PropertyChange, Store};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use crate::args::HistoryArgs;
 use crate::console::Console;
@@ -97,14 +98,16 @@ fn change_text(change: &PropertyChange) -> String {
 }
 
 /// A record and what happened to it.
-#[derive(Serialize)]
-struct Object<'a> {
+#[derive(Serialize, ToSchema)]
+#[schema(as = History)]
+pub(crate) struct Object<'a> {
     #[serde(flatten)]
     record: RecordObject<'a>,
     events: Vec<EventObject<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = HistoryEvent)]
 struct EventObject<'a> {
     action: &'static str,
     connector_id: &'a str,
@@ -117,18 +120,21 @@ struct EventObject<'a> {
     changeset: Option<u64>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = PropertyChange)]
 struct ChangeObject<'a> {
     name: &'a str,
     // Missing where there was no value: it may have been null.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Value, required = false)]
     before: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Value, required = false)]
     after: Option<&'a RawValue>,
 }
 
 impl<'a> Object<'a> {
-    fn new(history: &'a History) -> Self {
+    pub(crate) fn new(history: &'a History) -> Self {
         Self {
             record: RecordObject::new(&history.id, &history.record),
             events: history.events.iter().map(EventObject::new).collect(),

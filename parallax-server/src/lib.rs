@@ -82,6 +82,7 @@ mod plan;
 mod progress;
 mod query;
 mod records;
+mod remote;
 mod rows;
 mod serve;
 mod signals;

@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf, absolute};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use parallax_store::{Guard, Store, StoreError};
 
 use crate::app::{App, Opened};
 use crate::config::{Config, ConnectorConfig, Problems};
+use crate::connectors::{ListedStep, listed_steps};
 use crate::error::Failure;
 
 /// Where HTTP is served if nobody says where.
@@ -21,7 +22,7 @@ pub(crate) struct Overrides {
     /// From the command line or the environment.
     pub(crate) store: Option<String>,
     pub(crate) listen: Option<SocketAddr>,
-    /// Whether HTTP may be served to other machines, with neither tokens nor TLS.
+    /// Whether HTTP may be served to other machines without TLS.
     pub(crate) insecure_http: bool,
 }
 
@@ -30,18 +31,23 @@ pub(crate) struct Overrides {
 pub(crate) struct Plan {
     pub(crate) store: String,
     pub(crate) listen: SocketAddr,
+    /// Where the tokens are; nowhere for a store in memory, unless the file names a place.
+    pub(crate) tokens: Option<PathBuf>,
+    /// Whether who reads needs a token, too.
+    pub(crate) protects_reads: bool,
     pub(crate) sources: Vec<Source>,
 }
 
 /// A source that is ready to be synced.
 pub(crate) struct Source {
     pub(crate) connector: Arc<dyn Connector>,
+    /// How the connector was registered.
+    pub(crate) kind: String,
     pub(crate) connector_id: String,
     pub(crate) account_id: String,
     pub(crate) every: Duration,
     pub(crate) guard: Guard,
-    /// The ids of its steps.
-    pub(crate) steps: Vec<String>,
+    pub(crate) steps: Vec<ListedStep>,
 }
 
 impl Plan {
@@ -60,11 +66,16 @@ impl Plan {
         let (config, mut problems) = Config::read(path, &kinds)?;
         let store = store(&config, overrides, &mut problems).await;
         let listen = listen(&config, overrides, &mut problems);
+        let tokens = tokens(&config, store.as_deref());
+        let protects_reads = config.protects_reads;
         let sources = sources(app, config.connectors, &mut problems).await;
         problems.check()?;
+        let listen = listen?;
         Ok(Self {
             store: store.unwrap_or_default(),
-            listen: listen?,
+            listen,
+            tokens,
+            protects_reads: protects_reads || !is_loopback(listen),
             sources,
         })
     }
@@ -100,12 +111,11 @@ fn listen(
         (None, Some((listen, line))) => (listen, Some(line)),
         (None, None) => (LISTEN, None),
     };
-    if overrides.insecure_http || listen.ip().to_canonical().is_loopback() {
+    if overrides.insecure_http || is_loopback(listen) {
         return Ok(listen);
     }
-    let what = format!(
-        "{listen} can be reached from other machines, and HTTP is served without TLS and tokens"
-    );
+    let what =
+        format!("{listen} can be reached from other machines, and HTTP is served without TLS");
     let help = "listen on 127.0.0.1 or [::1], or allow it with --insecure-http";
     match line {
         Some(_) => {
@@ -117,6 +127,20 @@ fn listen(
             help: help.to_owned(),
         }),
     }
+}
+
+fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
+/// Returns where the tokens are: beside the store if nobody says.
+fn tokens(config: &Config, store: Option<&str>) -> Option<PathBuf> {
+    let beside = || {
+        let path = store?.strip_prefix("sqlite:")?;
+        (path != ":memory:").then(|| PathBuf::from(format!("{path}.tokens")))
+    };
+    let path = config.tokens.clone().or_else(beside)?;
+    Some(absolute(&path).unwrap_or(path))
 }
 
 async fn sources(
@@ -187,10 +211,10 @@ async fn source(app: &App, config: ConnectorConfig) -> Result<Source, Failure> {
     let report = Runner::new(&connector)
         .outline(&account_id, "-")
         .map_err(Failure::Run)?;
-    let steps = report.steps().iter().map(|step| step.step_id.clone());
     Ok(Source {
-        steps: steps.collect(),
+        steps: listed_steps(&report),
         connector,
+        kind: config.kind,
         connector_id: config.name,
         account_id,
         every: config.every,

@@ -3,6 +3,7 @@
 use parallax_core::{Escaped, Timestamp, escape};
 use parallax_store::{ClaimName, Deletion, End, EntityName, RecordName, Store, Subject, SyncRef};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::error::Failure;
 use crate::rows::{quoted, rows};
@@ -91,7 +92,8 @@ pub(crate) fn because(deletion: &Deletion) -> String {
 }
 
 /// A record's name, as the fields of an object.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Record)]
 pub(crate) struct RecordObject<'a> {
     id: &'a str,
     kind: &'static str,
@@ -104,7 +106,8 @@ pub(crate) struct RecordObject<'a> {
 }
 
 /// An end of a relationship.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = End)]
 struct EndObject<'a> {
     id: &'a str,
     #[serde(rename = "type")]
@@ -158,7 +161,8 @@ impl<'a> EndObject<'a> {
 }
 
 /// A sync, as an object.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = SyncReference)]
 pub(crate) struct SyncObject<'a> {
     sync_id: &'a str,
     committed_at: String,
@@ -166,16 +170,20 @@ pub(crate) struct SyncObject<'a> {
 
 impl<'a> SyncObject<'a> {
     pub(crate) fn new(sync: Option<&'a SyncRef>) -> Option<Self> {
-        let sync = sync?;
-        Some(Self {
+        sync.map(Self::of)
+    }
+
+    pub(crate) fn of(sync: &'a SyncRef) -> Self {
+        Self {
             sync_id: &sync.sync_id,
             committed_at: sync.committed_at.to_string(),
-        })
+        }
     }
 }
 
 /// A claim, as an object.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Claim)]
 pub(crate) struct ClaimObject<'a> {
     step_id: &'a str,
     scope: Option<&'a str>,

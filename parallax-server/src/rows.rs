@@ -17,6 +17,14 @@ pub(crate) fn rows(rows: &Rows) -> impl Iterator<Item = Row<'_>> {
     })
 }
 
+/// Returns the row at a place.
+pub(crate) fn row_at(rows: &Rows, place: usize) -> Option<Row<'_>> {
+    Some(Row {
+        columns: &rows.columns,
+        cells: rows.rows.get(place)?,
+    })
+}
+
 impl<'a> Row<'a> {
     /// Returns a text, or nothing if there is none.
     pub(crate) fn text(self, column: &str) -> Option<&'a str> {
@@ -40,7 +48,12 @@ impl<'a> Row<'a> {
     }
 }
 
-/// Returns a text as SQL writes it. Nothing but the quote has a meaning inside.
+/// Returns a text as SQL writes it. Nothing but the quote has a meaning inside, and NUL, where the
+/// statement would end.
 pub(crate) fn quoted(text: &str) -> String {
+    if text.contains('\0') {
+        let digits: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
+        return format!("CAST(x'{digits}' AS TEXT)");
+    }
     format!("'{}'", text.replace('\'', "''"))
 }

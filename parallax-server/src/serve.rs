@@ -1,18 +1,25 @@
 //! `parallax serve`: syncs again and again, and tells how it goes over HTTP.
 
+mod access;
+mod api;
 mod exposition;
 mod http;
+mod hub;
 mod meter;
 mod pages;
+mod stall;
+mod tokens;
 mod workers;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::{Router, middleware};
 use parallax_core::Escaped;
 use parallax_metrics::{ParallaxMetrics, Prometheus};
-use parallax_scheduler::{Job, Scheduler};
-use parallax_store::{Store, StoreError};
+use parallax_scheduler::{Job, Notice, Scheduler};
+use parallax_store::{JournalName, Store, StoreError};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::sync::oneshot;
 use tokio::time::{interval, timeout};
 
@@ -22,13 +29,18 @@ use crate::console::Console;
 use crate::error::Failure;
 use crate::exit::Exit;
 use crate::plan::{Overrides, Plan};
+use crate::remote::Announcement;
 use crate::signals::{Signal, Signals};
 use crate::text::{millis, panic_message};
 
+use access::Access;
 use http::{Limits, Listener};
+use hub::Hub;
 use meter::Meter;
 use pages::{Pages, State};
 use workers::Workers;
+
+pub(crate) use tokens::{Reason, Tokens, read_secret};
 
 /// How long commits under way may take to finish once a signal came.
 const GRACE: Duration = Duration::from_secs(10);
@@ -61,9 +73,18 @@ pub(crate) async fn run(
         message: error.to_string(),
     })?;
 
+    let limits = Limits::within(raise_file_limit());
     let listener = match Listener::bind(plan.listen).await {
         Ok(listener) => listener,
         Err(failure) => return Err(prefer_lock(&plan.store, failure).await),
+    };
+    let tokens = match plan.tokens.as_deref().map(Tokens::read_or_make) {
+        Some(Err(failure)) => {
+            // Where there is no place for a store, there is none for its tokens.
+            Store::open(&plan.store).await?;
+            return Err(failure);
+        }
+        tokens => tokens.transpose()?,
     };
     let address = listener.address();
     let pages = {
@@ -71,10 +92,11 @@ pub(crate) async fn run(
         Arc::new(Pages::new(move |exposition| exposition.render(&prometheus)))
     };
     let (stop_http, http_stopped) = oneshot::channel::<()>();
+    let server = Arc::new(api::Server::new(Arc::clone(&pages)));
     let http = tokio::spawn(http::serve(
         listener,
-        Arc::clone(&pages),
-        Limits::default(),
+        router(&server, Access::new(tokens, plan.protects_reads)),
+        limits,
         async { drop(http_stopped.await) },
     ));
 
@@ -90,24 +112,87 @@ pub(crate) async fn run(
     });
     let (meter, live) = Meter::new(metrics, Arc::clone(&store));
     let live = tokio::spawn(live);
-    let scheduler = scheduler(&plan, &store)?.watcher(move |notice| meter.note(notice));
+    let changed = meter.changed();
+    let hub = Arc::new(Hub::new());
+    let pulse = tokio::spawn(Arc::clone(&hub).beat());
+    let ended = Arc::clone(&hub);
+    let scheduler = scheduler(&plan, &store)?
+        .journal(Arc::clone(&hub) as _)
+        .watcher(move |notice| {
+            meter.note(notice);
+            forget_ended(&ended, notice);
+        });
+    let sources = plan.sources.len();
+    let daemon = api::Daemon::new(
+        Arc::clone(&store),
+        plan.sources,
+        scheduler.handle(),
+        Arc::clone(&hub),
+        limits.streams(),
+        changed,
+    );
+    server.daemon.set(Arc::new(daemon)).ok();
+    let announcement = Announcement::make(store.url(), address, plan.tokens.as_deref());
     console.print(&format!("listening on http://{address}\n"))?;
     tracing::info!(
         listen = %address,
         store = %Escaped(store.url()),
-        sources = plan.sources.len(),
+        sources,
+        tokens = plan.tokens.as_ref().map(|path| tracing::field::display(Escaped(path.display()))),
         version = env!("CARGO_PKG_VERSION"),
         "Serving"
     );
     pages.set(State::Ready);
     let ended = until_signal(scheduler, &signals, &pages, GRACE).await;
+    drop(announcement);
+    hub.close();
     upkeep.abort();
+    pulse.abort();
     live.abort();
     drop(stop_http);
     http.await.ok();
     ended?;
     tracing::info!("Stopped");
     Ok(signals.received().unwrap_or(Signal::Terminate).exit())
+}
+
+/// Routes to all that is served.
+fn router(server: &Arc<api::Server>, access: Access) -> Router {
+    api::router(Arc::clone(server))
+        .merge(Arc::clone(&server.pages).router())
+        .fallback(api::no_such_place)
+        .method_not_allowed_fallback(api::not_that_method)
+        .layer(middleware::from_fn_with_state(
+            Arc::new(access),
+            access::check,
+        ))
+}
+
+/// Lets the process have as many files as it may: each connection is one, and the store must not
+/// lack any. Most systems give a process 1,024 unless it asks. Returns how many, unless there is no
+/// limit.
+fn raise_file_limit() -> Option<u64> {
+    let mut limit = getrlimit(Resource::Nofile);
+    let before = limit.current;
+    limit.current = limit.maximum;
+    match setrlimit(Resource::Nofile, limit) {
+        Ok(()) => limit.maximum,
+        Err(error) => {
+            tracing::debug!(%error, "Limit of files not raised");
+            before
+        }
+    }
+}
+
+/// Lets go of what a sync has told, once it has ended.
+fn forget_ended(hub: &Hub, notice: &Notice<'_>) {
+    if let Notice::Ended { job, sync_id, .. } = notice {
+        hub.ended(&JournalName {
+            connector_id: job.connector_id().to_owned(),
+            account_id: job.account_id().to_owned(),
+            sync_id: (*sync_id).to_owned(),
+        });
+    }
 }
 
 /// Runs the scheduler until a signal comes and everything under way has ended, or the grace period
@@ -176,5 +261,7 @@ async fn prefer_lock(store: &str, failure: Failure) -> Failure {
     }
 }
 
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use parallax_core::{Escaped, RecordKind, SyncStats};
 use parallax_store::{Rows, Store};
+use serde::Serialize;
 
 use crate::args::SyncsArgs;
 use crate::console::Console;
@@ -10,7 +11,7 @@ use crate::exit::Exit;
 use crate::json;
 use crate::query::{Object, objects};
 use crate::rows::{Row, quoted, rows};
-use crate::syncs::{select, to_the_second};
+use crate::syncs::{Filter, select, to_the_second};
 use crate::table::Plain;
 use crate::text::{FAINT, paint, seconds};
 
@@ -21,26 +22,60 @@ pub(crate) async fn run(
     args: &SyncsArgs,
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
-    let found = find(store, sync_id, args).await?;
-    let Some((sync, row)) = rows(&found).next().zip(found.rows.first()) else {
-        return Err(Failure::Usage {
-            message: format!("there is no sync {sync_id:?}"),
-            help: "`parallax syncs` lists them, with --limit more of them".to_owned(),
-        });
-    };
-    let steps = store.query(&of_sync(sync, STEPS)).await?;
-    let changes = store.query(&of_sync(sync, CHANGES)).await?;
+    let detail = Detail::find(store, sync_id, &Filter::from(args)).await?;
     let text = if args.json {
-        json::line(&Detail {
-            sync: Object::new(&found.columns, row),
-            steps: objects(&steps),
-            changes: objects(&changes),
-        })
+        json::line(&detail.object())
     } else {
-        as_text(sync, &steps, &changes, console.width)
+        detail.as_text(console.width)
     };
     console.print(&text)?;
     Ok(Exit::Ok)
+}
+
+/// A sync with its steps and what it changed.
+pub(crate) struct Detail {
+    /// One row.
+    sync: Rows,
+    steps: Rows,
+    changes: Rows,
+}
+
+impl Detail {
+    /// Finds the one sync of this id or, if there is none, the one whose id begins so.
+    pub(crate) async fn find(
+        store: &Store,
+        sync_id: &str,
+        filter: &Filter<'_>,
+    ) -> Result<Self, Failure> {
+        let found = find(store, sync_id, filter).await?;
+        let Some(sync) = rows(&found).next() else {
+            return Err(Failure::NoSuchSync {
+                sync_id: sync_id.to_owned(),
+            });
+        };
+        let steps = store.query(&of_sync(sync, STEPS)).await?;
+        let changes = store.query(&of_sync(sync, CHANGES)).await?;
+        Ok(Self {
+            sync: found,
+            steps,
+            changes,
+        })
+    }
+
+    pub(crate) fn object(&self) -> impl Serialize {
+        DetailObject {
+            sync: objects(&self.sync).into_iter().next(),
+            steps: objects(&self.steps),
+            changes: objects(&self.changes),
+        }
+    }
+
+    fn as_text(&self, width: Option<u16>) -> String {
+        let sync = rows(&self.sync).next();
+        sync.map_or_else(String::new, |sync| {
+            as_text(sync, &self.steps, &self.changes, width)
+        })
+    }
 }
 
 /// By type, what was updated and deleted: the history keeps what was there before.
@@ -61,8 +96,7 @@ fn of_sync(sync: Row<'_>, sql: &str) -> String {
     sql.replace("{}", &sync)
 }
 
-/// Finds the one sync of this id or, if there is none, the one whose id begins so.
-async fn find(store: &Store, sync_id: &str, args: &SyncsArgs) -> Result<Rows, Failure> {
+async fn find(store: &Store, sync_id: &str, filter: &Filter<'_>) -> Result<Rows, Failure> {
     let (value, chars) = (quoted(sync_id), sync_id.chars().count());
     let conditions = [
         format!("sync_id = {value}"),
@@ -74,7 +108,7 @@ async fn find(store: &Store, sync_id: &str, args: &SyncsArgs) -> Result<Rows, Fa
     };
     for condition in conditions {
         found = store
-            .query(&(select(args, Some(condition)) + " LIMIT 2"))
+            .query(&(select(filter, Some(condition)) + " LIMIT 2"))
             .await?;
         match found.rows.len() {
             0 => {}
@@ -90,10 +124,10 @@ async fn find(store: &Store, sync_id: &str, args: &SyncsArgs) -> Result<Rows, Fa
     Ok(found)
 }
 
-#[derive(serde::Serialize)]
-struct Detail<'a> {
+#[derive(Serialize)]
+struct DetailObject<'a> {
     #[serde(flatten)]
-    sync: Object<'a>,
+    sync: Option<Object<'a>>,
     steps: Vec<Object<'a>>,
     changes: Vec<Object<'a>>,
 }

@@ -25,6 +25,15 @@ const COLUMNS: [&str; 8] = [
     "committed_at",
 ];
 
+/// Newest first; those of one moment in an order of their own, so that a list can go on after any.
+pub(crate) const ORDER: [&str; 5] = [
+    "committed_at",
+    "started_at",
+    "sync_id",
+    "connector_id",
+    "account_id",
+];
+
 /// The time in a UUID v7, which tells syncs apart.
 const ID_CHARS: usize = 13;
 
@@ -48,20 +57,38 @@ pub(crate) async fn run(args: &SyncsArgs, console: &mut Console<'_>) -> Result<E
 }
 
 fn sql(args: &SyncsArgs) -> String {
-    select(args, None) + &format!(" LIMIT {}", args.limit)
+    select(&Filter::from(args), None) + &format!(" LIMIT {}", args.limit)
 }
 
-/// Returns the statement that finds syncs, newest first: those that are asked for, of a connector
-/// and an account if one is named.
-pub(crate) fn select(args: &SyncsArgs, condition: Option<String>) -> String {
+/// Which syncs are asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Filter<'a> {
+    pub(crate) connector_id: Option<&'a str>,
+    pub(crate) account_id: Option<&'a str>,
+    pub(crate) outcome: Option<&'a str>,
+}
+
+impl<'a> From<&'a SyncsArgs> for Filter<'a> {
+    fn from(args: &'a SyncsArgs) -> Self {
+        Self {
+            connector_id: args.connector.as_deref(),
+            account_id: args.account.as_deref(),
+            outcome: None,
+        }
+    }
+}
+
+/// Returns the statement that finds syncs, newest first.
+pub(crate) fn select(filter: &Filter<'_>, condition: Option<String>) -> String {
     let columns: Vec<&str> = COLUMNS.into_iter().chain(SyncStats::FIELDS).collect();
     let filters = [
-        ("connector_id", &args.connector),
-        ("account_id", &args.account),
+        ("connector_id", filter.connector_id),
+        ("account_id", filter.account_id),
+        ("outcome", filter.outcome),
     ];
     let filters: Vec<String> = filters
         .into_iter()
-        .filter_map(|(column, wanted)| Some(format!("{column} = {}", quoted(wanted.as_ref()?))))
+        .filter_map(|(column, wanted)| Some(format!("{column} = {}", quoted(wanted?))))
         .chain(condition)
         .collect();
     let filters = match filters.as_slice() {
@@ -69,8 +96,9 @@ pub(crate) fn select(args: &SyncsArgs, condition: Option<String>) -> String {
         filters => format!(" WHERE {}", filters.join(" AND ")),
     };
     format!(
-        "SELECT {} FROM parallax_sync{filters} ORDER BY committed_at DESC, started_at DESC",
+        "SELECT {} FROM parallax_sync{filters} ORDER BY {}",
         columns.join(", "),
+        ORDER.map(|column| format!("{column} DESC")).join(", "),
     )
 }
 
@@ -158,7 +186,7 @@ mod tests {
         };
         let sql = sql(&args);
         let (_, filters) = sql.split_once("parallax_sync").unwrap();
-        insta::assert_snapshot!(filters, @" WHERE connector_id = 'host' AND account_id = 'o''neill'' OR ''1' ORDER BY committed_at DESC, started_at DESC LIMIT 3");
+        insta::assert_snapshot!(filters, @" WHERE connector_id = 'host' AND account_id = 'o''neill'' OR ''1' ORDER BY committed_at DESC, started_at DESC, sync_id DESC, connector_id DESC, account_id DESC LIMIT 3");
     }
 
     #[test]

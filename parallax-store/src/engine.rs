@@ -5,6 +5,7 @@ use std::pin::Pin;
 use parallax_core::ConnectorOutput;
 
 use crate::backup::Backup;
+use crate::browse::{Browse, Page};
 use crate::error::{CommitError, StoreError};
 use crate::explain::{Explanation, Subject};
 use crate::findings::Collected;
@@ -50,6 +51,8 @@ pub(crate) trait Engine: Debug + Send + Sync {
     ) -> Answer<'_, Result<Forgotten, StoreError>>;
 
     fn query(&self, sql: String) -> Answer<'_, Result<Rows, StoreError>>;
+
+    fn browse(&self, browse: Browse) -> Answer<'_, Result<Page, StoreError>>;
 
     fn explain(&self, subject: Subject) -> Answer<'_, Result<Vec<Explanation>, StoreError>>;
 

@@ -38,6 +38,7 @@
 #![cfg_attr(not(feature = "sqlite"), allow(dead_code))]
 
 mod backup;
+mod browse;
 mod claims;
 mod contents;
 mod delta;
@@ -59,6 +60,7 @@ mod store;
 mod verify;
 
 pub use backup::Backup;
+pub use browse::{Browse, Direction, Page, Stored};
 pub use error::{CommitError, StoreError};
 pub use explain::{
     Claim, ClaimName, Confirmation, Deletion, End, EntityName, Explanation, InSource, Missed,

@@ -3,6 +3,7 @@ use std::path::Path;
 use parallax_core::ConnectorOutput;
 
 use crate::backup::Backup;
+use crate::browse::{Browse, Page};
 use crate::engine::{self, Engine, Word};
 use crate::error::{CommitError, StoreError};
 use crate::explain::{Explanation, Subject};
@@ -174,6 +175,18 @@ impl Store {
     /// [`StoreError::Query`] if it is not one statement, not valid, or does more than read.
     pub async fn query(&self, sql: &str) -> Result<Rows, StoreError> {
         self.engine.query(sql.to_owned()).await
+    }
+
+    /// Lists records, in the order in which they were stored, page by page.
+    ///
+    /// Pages are read one by one, so that a commit may come between two of them: what is there all
+    /// the time is listed once, and what comes or goes meanwhile may be or not.
+    ///
+    /// # Errors
+    ///
+    /// Those of the disk, and [`StoreError::Corrupt`].
+    pub async fn browse(&self, browse: &Browse) -> Result<Page, StoreError> {
+        self.engine.browse(browse.clone()).await
     }
 
     /// Says of each record that `subject` names who claims it, and why it is there or gone; in the

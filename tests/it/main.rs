@@ -13,6 +13,7 @@
 mod atomic;
 mod backup;
 mod books;
+mod browse;
 mod contract;
 mod crash;
 mod deletes;

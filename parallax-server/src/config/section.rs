@@ -51,6 +51,15 @@ impl<'a, 'p> Section<'a, 'p> {
         }
     }
 
+    /// Takes true or false.
+    pub(super) fn flag(&mut self, key: &'static str) -> Option<bool> {
+        let value = self.take(key)?;
+        match value.get_ref().as_bool() {
+            Some(flag) => Some(flag),
+            None => self.wrong_type(key, value, "true or false", format!("write {key} = true")),
+        }
+    }
+
     /// Takes a text that may be kept out of the file: written out, or `{ env = "NAME" }`, or
     /// `{ file = "PATH" }`, which are read now.
     pub(super) fn secret(&mut self, key: &'static str) -> Option<(String, Range<usize>)> {

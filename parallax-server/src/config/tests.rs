@@ -49,6 +49,8 @@ fn whole_configuration_is_read() {
                 5,
             ),
         ),
+        tokens: None,
+        protects_reads: false,
         connectors: [
             ConnectorConfig {
                 line: 6,

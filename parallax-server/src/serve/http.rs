@@ -1,29 +1,30 @@
-use std::convert::Infallible;
-use std::future::ready;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
+use axum::body::Body;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::error::Failure;
-use crate::serve::pages::Pages;
+use crate::serve::stall::Stalling;
 
 /// What a client may take up.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// Time to send the head of a request.
+    /// Time to send the head of a request, counted from the answer to the one before.
     head: Duration,
-    /// Time for all of it, with the answer.
-    connection: Duration,
+    /// Time in which a client has to take something of what waits for it.
+    stall: Duration,
     /// Connections at a time; more wait to be accepted.
     connections: u32,
     /// Time for the connections that are open at the end.
@@ -34,12 +35,32 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             head: Duration::from_secs(10),
-            connection: Duration::from_secs(30),
-            connections: 512,
+            stall: Duration::from_secs(20),
+            connections: 2_048,
             end: Duration::from_secs(1),
         }
     }
 }
+
+impl Limits {
+    /// Returns the limits of a process that may have so many files: the other half is for the store
+    /// and for what the connectors read.
+    pub(super) fn within(files: Option<u64>) -> Self {
+        let mut limits = Self::default();
+        let half = files.and_then(|files| u32::try_from(files / 2).ok());
+        limits.connections = limits.connections.min(half.unwrap_or(u32::MAX)).max(1);
+        limits
+    }
+
+    /// Returns how many connections may be kept for streams of events.
+    pub(super) fn streams(&self) -> usize {
+        self.connections as usize / 2
+    }
+}
+
+/// Who sent a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub(super) SocketAddr);
 
 /// A socket that takes connections.
 #[derive(Debug)]
@@ -62,17 +83,18 @@ impl Listener {
     }
 }
 
-/// Serves pages until `stop` ends and the requests under way are answered, or their time is up.
+/// Serves `router` until `stop` ends and the requests under way are answered, or their time is up.
 ///
-/// A connection is for one request, so that none is held for nothing. Scrapes and probes are
-/// seconds apart: they would hardly gain from a second one.
+/// A connection lives as long as its client sends requests and takes the answers: the page asks
+/// often, and a stream of events has no end.
 pub(super) async fn serve(
     Listener { listener, .. }: Listener,
-    pages: Arc<Pages>,
+    router: Router,
     limits: Limits,
     stop: impl Future<Output = ()>,
 ) {
     let places = Arc::new(Semaphore::new(limits.connections as usize));
+    let (stopping, stopped) = watch::channel(());
     let mut stop = pin!(stop);
     loop {
         let accepted = async {
@@ -83,37 +105,53 @@ pub(super) async fn serve(
             accepted = accepted => accepted,
             () = &mut stop => break,
         };
-        let (Ok(place), Ok((stream, _))) = (place, accepted) else {
+        let (Ok(place), Ok((stream, peer))) = (place, accepted) else {
             // No more files, most likely: some will be closed in a moment.
             sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let pages = Arc::clone(&pages);
+        let (router, stopped) = (router.clone(), stopped.clone());
         tokio::spawn(async move {
-            timeout(limits.connection, answer(stream, pages, limits))
-                .await
-                .ok();
+            answer(stream, Peer(peer), router, limits, stopped).await;
             drop(place);
         });
     }
-    drop(listener);
+    drop((listener, stopping));
     timeout(limits.end, places.acquire_many(limits.connections))
         .await
         .ok();
 }
 
-async fn answer(stream: TcpStream, pages: Arc<Pages>, limits: Limits) {
+async fn answer(
+    stream: TcpStream,
+    peer: Peer,
+    router: Router,
+    limits: Limits,
+    mut stopped: watch::Receiver<()>,
+) {
+    // Answers and events are small and many: none shall wait for the next one.
+    stream.set_nodelay(true).ok();
+    let router = TowerToHyperService::new(router);
     let service = service_fn(move |request: Request<Incoming>| {
-        let response = pages.answer(request.method(), request.uri().path(), request.headers());
-        ready(Ok::<_, Infallible>(response))
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(peer);
+        hyper::service::Service::call(&router, request)
     });
+    let stream = TokioIo::new(Stalling::new(stream, limits.stall));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head)
-        .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = connection.await {
-        tracing::debug!(%error, "Connection ended early");
+        .serve_connection(stream, service);
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        _ = stopped.changed() => {
+            connection.as_mut().graceful_shutdown();
+            timeout(limits.end, connection).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(peer = %peer.0, %error, "Connection ended early");
     }
 }
 
@@ -127,6 +165,9 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+    use crate::serve::access::Access;
+    use crate::serve::pages::Pages;
+    use crate::serve::{api, router};
 
     struct Running {
         address: SocketAddr,
@@ -140,8 +181,16 @@ mod tests {
             .unwrap();
         let address = listener.address();
         let pages = Arc::new(Pages::new(|_| "x".repeat(50_000_000)));
+        let server = Arc::new(api::Server::new(pages));
         let (stop, stopped) = oneshot::channel();
-        let server = serve(listener, pages, limits, async { drop(stopped.await) });
+        let server = serve(
+            listener,
+            router(&server, Access::new(None, false)),
+            limits,
+            async {
+                drop(stopped.await);
+            },
+        );
         let server = tokio::spawn(server);
         Running {
             address,
@@ -154,7 +203,7 @@ mod tests {
     fn limits() -> Limits {
         Limits {
             head: Duration::from_millis(500),
-            connection: Duration::from_secs(4),
+            stall: Duration::from_secs(2),
             connections: 2,
             end: Duration::from_millis(200),
         }
@@ -178,11 +227,11 @@ mod tests {
     #[tokio::test]
     async fn request_is_answered_and_the_connection_closed() {
         let server = running(limits()).await;
-        let request = "GET /livez?x=1 HTTP/1.1\r\nHost: x\r\n\r\n";
+        let request = "GET /livez?x=1 HTTP/1.1\r\nHost: localhost\r\n\r\n";
         let answer = rest(&mut sent(server.address, request).await).await;
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
         assert!(answer.ends_with("\r\n\r\nalive\n"), "{answer}");
-        let request = "HEAD /livez HTTP/1.1\r\nHost: x\r\n\r\n";
+        let request = "HEAD /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
         let answer = rest(&mut sent(server.address, request).await).await;
         assert!(
             answer.contains("content-length: 6\r\n") && answer.ends_with("\r\n\r\n"),
@@ -201,7 +250,7 @@ mod tests {
         // As many as there may be: who comes after them waits for their end.
         let mut slow = sent(server.address, "GET /livez HTTP/1.1\r\nHos").await;
         let mut silent = sent(server.address, "").await;
-        let request = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
+        let request = "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
         let mut waiting = sent(server.address, request).await;
         assert!(rest(&mut waiting).await.ends_with("alive\n"));
         assert!(!rest(&mut slow).await.contains("200 OK"));
@@ -211,12 +260,16 @@ mod tests {
     #[tokio::test]
     async fn client_that_does_not_read_is_cut_off() {
         let server = running(limits()).await;
-        let request = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
+        let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
         let mut lazy = [
             sent(server.address, request).await,
             sent(server.address, request).await,
         ];
-        let mut waiting = sent(server.address, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        let mut waiting = sent(
+            server.address,
+            "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        )
+        .await;
         assert!(rest(&mut waiting).await.ends_with("alive\n"));
         for stream in &mut lazy {
             assert!(rest(stream).await.len() < 50_000_000);
@@ -228,7 +281,7 @@ mod tests {
         let server = running(limits()).await;
         let mut slow = sent(server.address, "GET /li").await;
         // Accepted, as the answer to another one shows.
-        let request = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
+        let request = "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
         assert!(
             rest(&mut sent(server.address, request).await)
                 .await

@@ -31,7 +31,11 @@ pub(super) async fn begin(
     sources: &[Source],
 ) -> Result<(), StoreError> {
     for source in sources {
-        let steps: Vec<&str> = source.steps.iter().map(String::as_str).collect();
+        let steps: Vec<&str> = source
+            .steps
+            .iter()
+            .map(|step| step.step_id.as_str())
+            .collect();
         metrics.register(&source.connector_id, &steps);
         let (connector_id, account_id) = (&source.connector_id, &source.account_id);
         metrics.scheduled(connector_id, account_id, source.every);
@@ -81,6 +85,14 @@ impl Meter {
             }
             // The log says which tick was skipped, and why.
             _ => {}
+        }
+    }
+
+    /// Returns what is told of a source whose records were changed by something else than a sync.
+    pub(super) fn changed(&self) -> impl Fn(SourceId) + Send + Sync + 'static {
+        let changed = self.changed.clone();
+        move |source_id| {
+            changed.send(source_id).ok();
         }
     }
 

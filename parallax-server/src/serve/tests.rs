@@ -3,7 +3,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::Instant;
 
-use hyper::{HeaderMap, Method};
 use parallax_connect::{Connector, Step, entity, step};
 use parallax_scheduler::Notice;
 use parallax_store::{Cell, Guard};
@@ -52,12 +51,7 @@ async fn step_that_blocks_delays_the_end_no_longer_than_the_grace_period() {
         .unwrap();
     let took = signalled.await.unwrap().elapsed();
     assert!(took >= grace && took < Duration::from_secs(10), "{took:?}");
-    assert_eq!(
-        pages
-            .answer(&Method::GET, "/readyz", &HeaderMap::new())
-            .status(),
-        503
-    );
+    assert_eq!(pages.state(), State::Draining);
     let syncs = store.query("SELECT * FROM parallax_sync").await.unwrap();
     assert_eq!(syncs.rows.len(), 0);
 }
@@ -90,8 +84,11 @@ async fn deletes_are_held_as_the_source_says() {
         let plan = Plan {
             store: String::new(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            tokens: None,
+            protects_reads: false,
             sources: vec![Source {
                 connector: Arc::new(Forgetful(AtomicBool::new(false))),
+                kind: "forgetful".to_owned(),
                 connector_id: "forgetful".to_owned(),
                 account_id: "acme".to_owned(),
                 every: Duration::from_secs(60),

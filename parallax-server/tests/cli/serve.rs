@@ -84,10 +84,15 @@ impl Daemon {
 
     /// Returns the status and the body of a page.
     fn get(&self, path: &str) -> (String, String) {
+        self.ask("GET", path, "")
+    }
+
+    /// Sends a request with more headers, and returns the status and the body of the answer.
+    fn ask(&self, method: &str, path: &str, headers: &str) -> (String, String) {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         write!(
             stream,
-            "GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n",
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{headers}\r\n",
             self.address
         )
         .unwrap();
@@ -310,7 +315,7 @@ fn restarted_daemon_knows_what_is_stored_before_its_first_sync() {
 }
 
 #[test]
-fn restarted_daemon_knows_what_is_held_and_names_itself_to_who_would_decide() {
+fn restarted_daemon_knows_what_is_held_and_that_somebody_decided() {
     let dir = desk();
     assert_eq!(find_users(dir.path(), 12), 0);
     assert_eq!(find_users(dir.path(), 0), 6);
@@ -323,10 +328,13 @@ fn restarted_daemon_knows_what_is_held_and_names_itself_to_who_would_decide() {
     });
     let metrics = daemon.get("/metrics").1;
     assert_eq!(Daemon::counted(&metrics, "parallax_entities_held"), 12);
-    let (code, _, stderr) = run(dir.path(), &["approve", "1", "--yes"]);
-    let in_use = format!("is in use by process {}", daemon.child.id());
-    assert!(code == 5 && stderr.contains(&in_use), "{stderr}");
     assert_eq!(run(dir.path(), &["held", "1"]).0, 0);
+    let (code, _, stderr) = run(dir.path(), &["approve", "1", "--yes"]);
+    assert_eq!(code, 0, "{stderr}");
+    wait_for("the gauges", || {
+        let metrics = daemon.get("/metrics").1;
+        (Daemon::counted(&metrics, "parallax_entities_held") == 0).then_some(())
+    });
 }
 
 #[test]
@@ -432,4 +440,121 @@ fn wrong_configuration_starts_nothing() {
     let (code, stdout, _) = run(dir.path(), &["check"]);
     assert_eq!(code, 0, "{stdout}");
     assert!(!dir.path().join("parallax.db").exists());
+}
+
+/// The same configuration, but for another account that is synced once.
+fn quiet_desk() -> TempDir {
+    let dir = desk();
+    let config = CONFIG.replace("'here'", "'there'").replace("1s", "1h");
+    fs::write(dir.path().join("parallax.toml"), config).unwrap();
+    dir
+}
+
+#[test]
+fn commands_that_write_go_through_the_daemon_that_holds_the_store() {
+    let dir = quiet_desk();
+    assert_eq!(find_users(dir.path(), 12), 0);
+    assert_eq!(find_users(dir.path(), 0), 6);
+    let daemon = Daemon::start(dir.path());
+    let approve = ["approve", "1", "--yes"];
+    let (code, stdout, stderr) = run(dir.path(), &approve);
+    assert_eq!(code, 0, "{stderr}");
+    assert_eq!(
+        stdout,
+        "Approved changeset 1: deleted 12 entities of host, account here\n"
+    );
+    daemon.wait_for_log("Request to change something");
+    let again = run(dir.path(), &approve);
+    let object = run(dir.path(), &["approve", "1", "--yes", "--json"]);
+    let slips = [
+        ["reject", "1", "--json"],
+        ["approve", "7", "--yes"],
+        ["forget", "host", "nobody"],
+    ];
+    let slips_beside = slips.map(|line| run(dir.path(), &line));
+    let forget = ["forget", "host", "here", "--yes", "--json"];
+    let (code, stdout, stderr) = run(dir.path(), &forget);
+    assert_eq!(code, 0, "{stderr}");
+    let removed: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(removed["entities"], 0, "{removed}");
+    assert!(dir.path().join("parallax.db.daemon").exists());
+    // Nothing is asked of one that was killed: its lock is free.
+    drop(daemon);
+    assert!(dir.path().join("parallax.db.daemon").exists());
+    assert_eq!(find_users(dir.path(), 12), 0);
+    assert_eq!(find_users(dir.path(), 0), 6);
+    let (code, stdout, stderr) = run(dir.path(), &["approve", "2", "--yes"]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stdout.starts_with("Approved changeset 2: "), "{stdout}");
+    // What is said is the same.
+    let alone = run(dir.path(), &["approve", "2", "--yes"]);
+    let of_two = |text: &str| {
+        text.replace("changeset 1", "changeset 2")
+            .replace("Changeset 1", "Changeset 2")
+    };
+    assert_eq!((alone.0, alone.1), (again.0, of_two(&again.1)));
+    let object_alone = run(dir.path(), &["approve", "2", "--yes", "--json"]);
+    assert_eq!(
+        object_alone.1,
+        object.1.replace("\"changeset\":1", "\"changeset\":2")
+    );
+    assert_eq!(slips_beside.map(|(code, ..)| code), [2, 2, 2]);
+    // One that ends leaves nothing behind but its tokens.
+    let daemon = Daemon::start(dir.path());
+    assert_eq!(daemon.end("TERM").0, Some(143));
+    assert!(!dir.path().join("parallax.db.daemon").exists());
+    assert!(dir.path().join("parallax.db.tokens").exists());
+}
+
+#[test]
+fn hostile_clients_are_refused_and_nobody_else_waits() {
+    let dir = quiet_desk();
+    let daemon = Daemon::start(dir.path());
+    let half_open: Vec<TcpStream> = (0..500)
+        .map(|_| {
+            let mut stream = TcpStream::connect(&daemon.address).unwrap();
+            stream.write_all(b"GET /livez HTTP/1.1\r\nHos").unwrap();
+            stream
+        })
+        .collect();
+    assert_eq!(daemon.get("/livez").1, "alive\n");
+    let tokens = fs::read_to_string(dir.path().join("parallax.db.tokens")).unwrap();
+    let token = tokens
+        .lines()
+        .find_map(|line| line.strip_prefix("admin "))
+        .unwrap();
+    let bearer = format!("Authorization: Bearer {token}\r\n");
+    let path = "/api/v1/changesets/1/approve";
+    for (headers, expected) in [
+        (String::new(), "401"),
+        (format!("{bearer}Origin: http://evil.example\r\n"), "403"),
+        (format!("{bearer}{bearer}"), "401"),
+        (format!("{bearer}Content-Length: 100000000\r\n"), "413"),
+        (
+            format!("{bearer}Content-Encoding: gzip\r\nContent-Length: 10\r\n"),
+            "415",
+        ),
+        (format!("{bearer}Content-Length: 0\r\n"), "404"),
+    ] {
+        let (status, body) = daemon.ask("POST", path, &headers);
+        assert!(status.contains(expected), "{headers}: {status}: {body}");
+    }
+    // A body without an end is not read to its end.
+    let mut endless = TcpStream::connect(&daemon.address).unwrap();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: {}\r\n{bearer}Transfer-Encoding: chunked\r\n\r\n",
+        daemon.address
+    );
+    endless.write_all(head.as_bytes()).unwrap();
+    let chunk = [b"10000\r\n", &[b'x'; 0x10000][..], b"\r\n"].concat();
+    let sent = (0..10_000)
+        .take_while(|_| endless.write_all(&chunk).is_ok())
+        .count();
+    assert!(sent < 10_000, "all of {sent} chunks were taken");
+    // Whoever sends half of a head is cut off.
+    for mut stream in half_open {
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).ok();
+    }
+    assert_eq!(daemon.get("/livez").1, "alive\n");
 }

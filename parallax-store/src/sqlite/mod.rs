@@ -2,6 +2,7 @@
 
 mod alarm;
 mod backup;
+mod browse;
 mod bulk;
 mod changes;
 mod changeset;
@@ -32,6 +33,7 @@ use rusqlite::{Connection, OptionalExtension};
 use tokio::task::spawn_blocking;
 
 use crate::backup::Backup;
+use crate::browse::{Browse, Page};
 use crate::engine::{Answer, Engine, Word};
 use crate::error::{CommitError, StoreError};
 use crate::explain::{Explanation, Subject};
@@ -311,6 +313,12 @@ impl Engine for Sqlite {
 
     fn query(&self, sql: String) -> Answer<'_, Result<Rows, StoreError>> {
         Box::pin(self.run(move |files| files.read(|connection| query::query(connection, &sql))?))
+    }
+
+    fn browse(&self, browse: Browse) -> Answer<'_, Result<Page, StoreError>> {
+        let browse =
+            move |files: &Files| files.read(|connection| browse::browse(connection, &browse))?;
+        Box::pin(self.run(browse))
     }
 
     fn explain(&self, subject: Subject) -> Answer<'_, Result<Vec<Explanation>, StoreError>> {

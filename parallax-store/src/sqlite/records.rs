@@ -188,7 +188,16 @@ impl<'a> Records<'a> {
         }))
     }
 
-    fn end(&self, id: [u8; 16]) -> Result<End, StoreError> {
+    /// Returns a name that is kept once for all records.
+    pub(super) fn text(&self, name_id: i64) -> Result<String, StoreError> {
+        let name = self
+            .cached("SELECT name FROM px_name WHERE name_id = ?1")?
+            .query_row([name_id], |row| row.get(0));
+        Ok(name?)
+    }
+
+    /// Returns an end of a relationship.
+    pub(super) fn end(&self, id: [u8; 16]) -> Result<End, StoreError> {
         let found = Found {
             kind: RecordKind::Entity,
             id,

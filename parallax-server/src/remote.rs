@@ -1,0 +1,226 @@
+//! The daemon that holds a store, asked for what only it can do.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use axum::body::{Body, to_bytes};
+use hyper::client::conn::http1;
+use hyper::header::{AUTHORIZATION, HOST};
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use parallax_store::StoreError;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpStream;
+
+use crate::error::Failure;
+use crate::serve::{Tokens, read_secret};
+
+/// No answer is longer.
+const ANSWER: usize = 64 << 20;
+
+/// Where a daemon is, as its file beside the store says.
+#[derive(Serialize, Deserialize)]
+struct Whereabouts {
+    pid: u32,
+    address: SocketAddr,
+    tokens: PathBuf,
+}
+
+/// The file that tells where the daemon of a store is, for as long as the value lives.
+#[derive(Debug)]
+pub(crate) struct Announcement(PathBuf);
+
+impl Announcement {
+    /// Writes it. Where that is not possible, commands that write say that the store is in use.
+    pub(crate) fn make(store: &str, address: SocketAddr, tokens: Option<&Path>) -> Option<Self> {
+        let path = whereabouts_path(Path::new(store.strip_prefix("sqlite:")?));
+        let json = serde_json::to_string(&Whereabouts {
+            pid: std::process::id(),
+            address: from_here(address),
+            tokens: tokens?.to_owned(),
+        });
+        let write = |json: String| {
+            // One that a crash has left behind.
+            fs::remove_file(&path).ok();
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path)?;
+            file.write_all(json.as_bytes())
+        };
+        match json.map_err(io::Error::from).and_then(write) {
+            Ok(()) => Some(Self(path)),
+            Err(error) => {
+                tracing::warn!(%error, "Commands will not find this daemon: its file was not written");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Announcement {
+    fn drop(&mut self) {
+        fs::remove_file(&self.0).ok();
+    }
+}
+
+/// A daemon that can be asked.
+pub(crate) struct Remote {
+    address: SocketAddr,
+    token: String,
+}
+
+impl Remote {
+    /// Finds the daemon that is why a store could not be opened.
+    ///
+    /// # Errors
+    ///
+    /// `error`, if it is something else.
+    pub(crate) fn behind(error: StoreError) -> Result<Self, Failure> {
+        let StoreError::Locked { path, pid } = &error else {
+            return Err(error.into());
+        };
+        let found = read_secret(&whereabouts_path(path)).ok();
+        let found = found.and_then(|json| serde_json::from_str::<Whereabouts>(&json).ok());
+        let Some(daemon) = found.filter(|daemon| daemon.pid.to_string() == *pid) else {
+            return Err(error.into());
+        };
+        Ok(Self {
+            address: daemon.address,
+            token: Tokens::read(&daemon.tokens)?.admin(),
+        })
+    }
+
+    /// Asks for something, by its path below `/api/v1/`.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Refused`] with what the daemon said, or [`Failure::Unanswered`].
+    pub(crate) async fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &[&str],
+    ) -> Result<T, Failure> {
+        let unanswered = |reason: String| Failure::Unanswered {
+            address: self.address,
+            reason,
+        };
+        let path: Vec<String> = path.iter().map(|part| encoded(part)).collect();
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("/api/v1/{}", path.join("/")))
+            .header(HOST, self.address.to_string())
+            .header(AUTHORIZATION, format!("Bearer {}", self.token))
+            .body(Body::empty())
+            .map_err(|error| unanswered(error.to_string()))?;
+        let answer = async {
+            let stream = TcpStream::connect(self.address).await?;
+            let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+            let answered = async {
+                let response = sender.send_request(request).await?;
+                let is_good = response.status().is_success();
+                let body = to_bytes(Body::new(response.into_body()), ANSWER).await?;
+                Ok::<_, Box<dyn std::error::Error + Send + Sync>>((is_good, body))
+            };
+            // The connection works for as long as the answer is waited for.
+            tokio::pin!(answered);
+            tokio::select! {
+                answer = &mut answered => answer,
+                ended = connection => {
+                    ended?;
+                    answered.await
+                }
+            }
+        };
+        let (is_good, body) =
+            answer
+                .await
+                .map_err(|error: Box<dyn std::error::Error + Send + Sync>| {
+                    unanswered(error.to_string())
+                })?;
+        if is_good {
+            return serde_json::from_slice(&body).map_err(|error| unanswered(error.to_string()));
+        }
+        let refused: Refusal =
+            serde_json::from_slice(&body).map_err(|error| unanswered(error.to_string()))?;
+        Err(Failure::Refused(refused))
+    }
+}
+
+/// Why a daemon did not do what it was asked for.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Refusal {
+    pub(crate) code: String,
+    pub(crate) detail: String,
+    pub(crate) help: String,
+}
+
+fn whereabouts_path(store: &Path) -> PathBuf {
+    let mut name = store.as_os_str().to_owned();
+    name.push(".daemon");
+    PathBuf::from(name)
+}
+
+/// Returns the address by which this machine reaches one that it listens on.
+fn from_here(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// Returns a text as a part of a path.
+fn encoded(text: &str) -> String {
+    let mut part = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                part.push(char::from(byte));
+            }
+            byte => part += &format!("%{byte:02X}"),
+        }
+    }
+    part
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn daemon_is_found_by_the_lock_that_it_holds() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("parallax.db");
+        let store = format!("sqlite:{}", path.display());
+        let tokens = directory.path().join("tokens");
+        let token = Tokens::read_or_make(&tokens).unwrap().admin();
+        let everywhere = SocketAddr::from(([0, 0, 0, 0], 7700));
+        let locked = |pid: u32| StoreError::Locked {
+            path: path.clone(),
+            pid: pid.to_string(),
+        };
+        let pid = std::process::id();
+        assert!(Remote::behind(locked(pid)).is_err());
+        let announcement = Announcement::make(&store, everywhere, Some(&tokens));
+        let daemon = Remote::behind(locked(pid)).unwrap();
+        assert_eq!(daemon.address, SocketAddr::from(([127, 0, 0, 1], 7700)));
+        assert_eq!(daemon.token, token);
+        // Left behind by another process, it says nothing of who holds the lock now.
+        assert!(Remote::behind(locked(pid + 1)).is_err());
+        drop(announcement);
+        assert!(Remote::behind(locked(pid)).is_err());
+        assert!(Announcement::make("sqlite::memory:", everywhere, None).is_none());
+    }
+
+    #[test]
+    fn any_account_is_one_part_of_a_path() {
+        assert_eq!(encoded("a/b c?é%.."), "a%2Fb%20c%3F%C3%A9%25..");
+    }
+}

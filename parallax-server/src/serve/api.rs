@@ -1,0 +1,181 @@
+//! The HTTP API, `/api/v1`: what the commands print with `--json`, over HTTP.
+//!
+//! The document that describes it is made of the code: each handler says what it answers, and the
+//! serialisers say how that looks.
+
+mod answer;
+mod changesets;
+mod control;
+mod journal;
+mod problem;
+mod records;
+mod request;
+mod schema;
+mod sources;
+mod status;
+mod syncs;
+
+use std::sync::{Arc, OnceLock};
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::routing::get;
+use parallax_scheduler::Handle;
+use parallax_store::Store;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use utoipa::openapi::{Info, License, OpenApi};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::connectors::Configured;
+use crate::plan::Source;
+use crate::serve::hub::Hub;
+use crate::serve::pages::Pages;
+
+use answer::Json;
+pub(super) use problem::Problem;
+
+/// How many requests at a time may look through all records.
+const SCANS: usize = 2;
+
+/// What the API is served from.
+pub(super) struct Server {
+    pub(super) pages: Arc<Pages>,
+    /// Empty while the store is being opened.
+    pub(super) daemon: OnceLock<Arc<Daemon>>,
+}
+
+/// What runs in a process that is ready.
+pub(super) struct Daemon {
+    pub(super) store: Arc<Store>,
+    pub(super) sources: Vec<Source>,
+    pub(super) connectors: Vec<Configured>,
+    pub(super) scheduler: Handle,
+    /// Told of a source whose records somebody changed.
+    changed: Box<dyn Fn((String, String)) + Send + Sync>,
+    pub(super) started_at: jiff::Timestamp,
+    pub(super) hub: Arc<Hub>,
+    scans: Semaphore,
+    streams: Arc<Semaphore>,
+}
+
+impl Server {
+    pub(super) fn new(pages: Arc<Pages>) -> Self {
+        Self {
+            pages,
+            daemon: OnceLock::new(),
+        }
+    }
+}
+
+impl Daemon {
+    pub(super) fn new(
+        store: Arc<Store>,
+        sources: Vec<Source>,
+        scheduler: Handle,
+        hub: Arc<Hub>,
+        streams: usize,
+        changed: impl Fn((String, String)) + Send + Sync + 'static,
+    ) -> Self {
+        let mut connectors: Vec<_> = sources.iter().map(Configured::new).collect();
+        // One for all of its accounts.
+        connectors.sort_by(|a, b| a.connector_id.cmp(&b.connector_id));
+        connectors.dedup_by(|a, b| a.connector_id == b.connector_id);
+        Self {
+            store,
+            connectors,
+            sources,
+            scheduler,
+            changed: Box::new(changed),
+            started_at: jiff::Timestamp::now(),
+            hub,
+            scans: Semaphore::new(SCANS),
+            streams: Arc::new(Semaphore::new(streams)),
+        }
+    }
+
+    /// Says that somebody changed the records of a source.
+    fn tell_changed(&self, source: (String, String)) {
+        self.hub.changed(&source.0, &source.1);
+        (self.changed)(source);
+    }
+
+    /// Takes a place among those that follow events.
+    fn stream(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        Arc::clone(&self.streams).try_acquire_owned().map_err(|_| {
+            Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too_many_streams",
+                "as many clients follow events as may at a time",
+                "try again later, or read the journal as JSON",
+            )
+        })
+    }
+
+    /// Waits for a place among those that look through all records.
+    async fn scan(&self) -> Option<SemaphorePermit<'_>> {
+        // It is never closed.
+        self.scans.acquire().await.ok()
+    }
+}
+
+/// Routes to all of the API.
+pub(super) fn router(server: Arc<Server>) -> Router {
+    let (router, document) = parts();
+    let document = Json::document(&document);
+    router
+        .route("/api/v1/openapi.json", get(async move || document.clone()))
+        .with_state(server)
+}
+
+fn parts() -> (Router<Arc<Server>>, OpenApi) {
+    let mut info = Info::new("Parallax", env!("CARGO_PKG_VERSION"));
+    info.license = Some(License::new("MIT OR Apache-2.0"));
+    OpenApiRouter::with_openapi(OpenApi::new(info, utoipa::openapi::Paths::new()))
+        .routes(routes!(status::status))
+        .routes(routes!(status::connectors))
+        .routes(routes!(sources::sources))
+        .routes(routes!(sources::source, control::forget))
+        .routes(routes!(control::trigger))
+        .routes(routes!(syncs::syncs))
+        .routes(routes!(syncs::sync))
+        .routes(routes!(control::cancel))
+        .routes(routes!(journal::journal))
+        .routes(routes!(journal::all_events))
+        .routes(routes!(changesets::changesets))
+        .routes(routes!(changesets::changeset))
+        .routes(routes!(changesets::records))
+        .routes(routes!(control::approve))
+        .routes(routes!(control::reject))
+        .routes(routes!(records::types))
+        .routes(routes!(records::entities))
+        .routes(routes!(records::entity))
+        .routes(routes!(records::neighbours))
+        .routes(routes!(records::relationships))
+        .routes(routes!(records::relationship))
+        .routes(routes!(records::search))
+        .routes(routes!(records::explain))
+        .routes(routes!(records::history))
+        .split_for_parts()
+}
+
+pub(super) async fn no_such_place() -> Problem {
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "no_such_place",
+        "there is nothing at this path",
+        "/ and /api/v1/openapi.json list what there is",
+    )
+}
+
+pub(super) async fn not_that_method() -> Problem {
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        "this path does not take the method",
+        "the header Allow says which it takes",
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,331 @@
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use jiff::Timestamp;
+use parallax_scheduler::{Activity, JobStatus};
+use parallax_store::{Rows, Store, StoreError};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::Daemon;
+use super::answer::{Json, Page};
+use super::problem::Problem;
+use super::request::{self, Live, Params, Place};
+use crate::rows::{Row, quoted, row_at, rows};
+use crate::text::millis;
+
+/// How many syncs of a source are told in short.
+const RECENT: u32 = 30;
+
+/// A source: what one connector reads in one account.
+#[derive(Serialize, ToSchema)]
+struct Source<'a> {
+    connector_id: &'a str,
+    account_id: &'a str,
+    /// Whether it is in the configuration; if not, it is stored and nothing syncs it.
+    configured: bool,
+    /// How often it is synced.
+    every_ms: Option<u64>,
+    /// `idle`, `waiting` for other syncs to end, `running`, or `not_scheduled`.
+    activity: &'static str,
+    /// The sync that runs or, if somebody asked for it, waits.
+    running_sync_id: Option<&'a str>,
+    /// When that began.
+    #[schema(format = DateTime)]
+    running_since: Option<String>,
+    /// When it is due next, as far as is known.
+    #[schema(format = DateTime)]
+    next_due_at: Option<String>,
+    /// How many of its syncs failed in a row.
+    failures: u32,
+    entities: u64,
+    relationships: u64,
+    /// Those whose delete waits for somebody's word.
+    entities_held: u64,
+    relationships_held: u64,
+    /// Those that the last sync that did not fail could not look for.
+    entities_kept: u64,
+    relationships_kept: u64,
+    /// Those with an end that is gone.
+    relationships_waiting: u64,
+    /// How many syncs are on record.
+    syncs: u64,
+    last_sync_id: Option<&'a str>,
+    last_outcome: Option<&'a str>,
+    #[schema(format = DateTime)]
+    last_sync_at: Option<&'a str>,
+    /// When a sync was committed last, whole or in part.
+    #[schema(format = DateTime)]
+    last_success_at: Option<&'a str>,
+    /// When a sync with every step done was committed last.
+    #[schema(format = DateTime)]
+    last_complete_at: Option<&'a str>,
+    /// Its last syncs, newest first.
+    recent: Vec<Recent<'a>>,
+}
+
+/// A sync in short: entities and relationships together.
+#[derive(Serialize, ToSchema)]
+#[schema(as = RecentSync)]
+struct Recent<'a> {
+    sync_id: &'a str,
+    outcome: &'a str,
+    #[schema(format = DateTime)]
+    committed_at: &'a str,
+    duration_ms: u64,
+    created: u64,
+    updated: u64,
+    deleted: u64,
+}
+
+impl<'a> Recent<'a> {
+    fn new(row: Row<'a>) -> Self {
+        let both = |what| {
+            row.number(&format!("entities_{what}")) + row.number(&format!("relationships_{what}"))
+        };
+        Self {
+            sync_id: row.text("sync_id").unwrap_or_default(),
+            outcome: row.text("outcome").unwrap_or_default(),
+            committed_at: row.text("committed_at").unwrap_or_default(),
+            duration_ms: row.number("duration_ms"),
+            created: both("created"),
+            updated: both("updated"),
+            deleted: both("deleted"),
+        }
+    }
+}
+
+/// Which sources are listed, and how much of each.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct SourcesParams {
+    /// How many of their last syncs are told, 30 if nothing is said.
+    #[param(minimum = 0, maximum = 30)]
+    recent: Option<u32>,
+    /// How many sources at most, 100 if nothing is said.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<u32>,
+    /// Where to go on: `next` of the answer before.
+    cursor: Option<String>,
+}
+
+/// Lists the sources with how fresh they are, by connector and account.
+#[utoipa::path(get, path = "/api/v1/sources", tag = "sources", params(SourcesParams),
+    responses((status = OK, body = Page<Source>), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn sources(
+    Live(daemon): Live,
+    Params(params): Params<SourcesParams>,
+) -> Result<Json, Problem> {
+    let limit = request::limit(params.limit)? as usize;
+    let recent = match params.recent.unwrap_or(RECENT) {
+        recent @ 0..=RECENT => recent,
+        recent => {
+            return Err(Problem::invalid(
+                "recent",
+                format!("recent={recent} is more than {RECENT}"),
+                "ask /api/v1/syncs for more",
+            ));
+        }
+    };
+    let after: Option<SourceId> = match &params.cursor {
+        Some(cursor) => Some(request::cursor(cursor)?),
+        None => None,
+    };
+    let known = Known::read(&daemon).await?;
+    let mut ids: Vec<&SourceId> = known.sources.keys().collect();
+    ids.retain(|id| after.as_ref().is_none_or(|after| *id > after));
+    let more = ids.len() > limit;
+    ids.truncate(limit);
+    let syncs = recent_syncs(&daemon.store, &ids, recent).await?;
+    let next = ids.last().filter(|_| more).map(request::as_cursor);
+    Ok(Json::of(&Page {
+        items: known.objects(&ids, &syncs),
+        next,
+    }))
+}
+
+/// Shows a source with how fresh it is.
+#[utoipa::path(get, path = "/api/v1/sources/{connector_id}/{account_id}", tag = "sources",
+    params(("connector_id" = String, Path), ("account_id" = String, Path)),
+    responses((status = OK, body = Source), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn source(
+    Live(daemon): Live,
+    Place(id): Place<SourceId>,
+) -> Result<Json, Problem> {
+    let known = Known::read(&daemon).await?;
+    let syncs = recent_syncs(&daemon.store, &[&id], RECENT).await?;
+    let objects = known.objects(&[&id], &syncs);
+    match objects.first() {
+        Some(object) => Ok(Json::of(object)),
+        None => Err(Problem::new(
+            StatusCode::NOT_FOUND,
+            "no_such_source",
+            format!(
+                "{} in account {:?} is neither configured nor stored",
+                id.0, id.1
+            ),
+            "/api/v1/sources lists those there are",
+        )),
+    }
+}
+
+/// A connector and an account.
+type SourceId = (String, String);
+
+/// What is known of all sources, but for their syncs.
+struct Known {
+    now: Timestamp,
+    stored: Rows,
+    /// Each with its row, and with its job.
+    sources: BTreeMap<SourceId, (Option<usize>, Option<JobStatus>)>,
+    every: HashMap<SourceId, Duration>,
+}
+
+impl Known {
+    async fn read(daemon: &Daemon) -> Result<Self, StoreError> {
+        let jobs = daemon.scheduler.jobs().await;
+        let sql = "SELECT connector_id, account_id, entities, relationships, entities_held, \
+                       relationships_held, relationships_waiting, syncs, last_sync_id, \
+                       last_outcome, last_sync_at, last_success_at, last_complete_at \
+                   FROM parallax_source";
+        let stored = daemon.store.query(sql).await?;
+        let mut sources: BTreeMap<_, (Option<usize>, Option<JobStatus>)> = BTreeMap::new();
+        for (place, row) in rows(&stored).enumerate() {
+            let text = |column| row.text(column).unwrap_or_default().to_owned();
+            let id = (text("connector_id"), text("account_id"));
+            sources.entry(id).or_default().0 = Some(place);
+        }
+        for job in jobs {
+            let id = (job.connector_id.clone(), job.account_id.clone());
+            sources.entry(id).or_default().1 = Some(job);
+        }
+        let every = daemon.sources.iter().map(|source| {
+            let id = (source.connector_id.clone(), source.account_id.clone());
+            (id, source.every)
+        });
+        Ok(Self {
+            now: Timestamp::now(),
+            stored,
+            sources,
+            every: every.collect(),
+        })
+    }
+
+    fn objects<'a>(&'a self, ids: &[&'a SourceId], syncs: &'a Syncs) -> Vec<Source<'a>> {
+        let known = |id: &&'a SourceId| {
+            let (id, (row, job)) = self.sources.get_key_value(*id)?;
+            let row = row.and_then(|place| row_at(&self.stored, place));
+            Some(self.object(id, row, job.as_ref(), syncs))
+        };
+        ids.iter().filter_map(known).collect()
+    }
+
+    fn object<'a>(
+        &'a self,
+        id: &'a SourceId,
+        row: Option<Row<'a>>,
+        job: Option<&'a JobStatus>,
+        syncs: &'a Syncs,
+    ) -> Source<'a> {
+        let number = |column| row.map_or(0, |row| row.number(column));
+        let text = |column| row.and_then(|row| row.text(column));
+        let (activity, running_sync_id, elapsed) = match job.map(|job| &job.activity) {
+            None => ("not_scheduled", None, None),
+            Some(Activity::Idle) => ("idle", None, None),
+            Some(Activity::Waiting { sync_id }) => ("waiting", sync_id.as_deref(), None),
+            Some(Activity::Running { sync_id, elapsed }) => {
+                ("running", Some(sync_id.as_str()), Some(*elapsed))
+            }
+        };
+        let success = syncs.successes.get(id).copied();
+        let success = success.and_then(|place| row_at(&syncs.rows, place));
+        let kept = |column| success.map_or(0, |row| row.number(column));
+        let recent = syncs.by_source.get(id).into_iter().flatten();
+        let recent = recent.filter_map(|place| row_at(&syncs.rows, *place));
+        Source {
+            connector_id: &id.0,
+            account_id: &id.1,
+            configured: self.every.contains_key(id),
+            every_ms: self.every.get(id).map(|every| millis(*every)),
+            activity,
+            running_sync_id,
+            running_since: elapsed.and_then(|elapsed| time(self.now.checked_sub(elapsed))),
+            next_due_at: job.and_then(|job| time(self.now.checked_add(job.due_in))),
+            failures: job.map_or(0, |job| job.failures),
+            entities: number("entities"),
+            relationships: number("relationships"),
+            entities_held: number("entities_held"),
+            relationships_held: number("relationships_held"),
+            entities_kept: kept("entities_kept"),
+            relationships_kept: kept("relationships_kept"),
+            relationships_waiting: number("relationships_waiting"),
+            syncs: number("syncs"),
+            last_sync_id: text("last_sync_id"),
+            last_outcome: text("last_outcome"),
+            last_sync_at: text("last_sync_at"),
+            last_success_at: text("last_success_at"),
+            last_complete_at: text("last_complete_at"),
+            recent: recent.map(Recent::new).collect(),
+        }
+    }
+}
+
+/// Returns a moment to the millisecond, as the store's views have it.
+fn time(at: Result<Timestamp, jiff::Error>) -> Option<String> {
+    at.ok().map(|at| format!("{at:.3}"))
+}
+
+/// Syncs of some sources.
+struct Syncs {
+    rows: Rows,
+    /// The places of a source's syncs in the rows, the newest first.
+    by_source: HashMap<SourceId, Vec<usize>>,
+    /// The place of its last sync that did not fail.
+    successes: HashMap<SourceId, usize>,
+}
+
+/// Finds the last syncs of sources, and of each the last one that did not fail.
+async fn recent_syncs(store: &Store, ids: &[&SourceId], recent: u32) -> Result<Syncs, StoreError> {
+    let ids: Vec<String> = ids
+        .iter()
+        .map(|(connector_id, account_id)| {
+            format!("({}, {})", quoted(connector_id), quoted(account_id))
+        })
+        .collect();
+    let found = match ids.as_slice() {
+        [] => "0".to_owned(),
+        ids => format!("(connector_id, account_id) IN (VALUES {})", ids.join(", ")),
+    };
+    let success = "outcome IN ('committed', 'partial')";
+    let sql = format!(
+        "SELECT * FROM ( \
+             SELECT *, {success} AS is_success, \
+                 row_number() OVER (PARTITION BY connector_id, account_id \
+                     ORDER BY committed_at DESC, started_at DESC) AS place, \
+                 row_number() OVER (PARTITION BY connector_id, account_id, {success} \
+                     ORDER BY committed_at DESC, started_at DESC) AS place_of_kind \
+             FROM parallax_sync WHERE {found} \
+         ) WHERE place <= {recent} OR (is_success AND place_of_kind = 1) \
+         ORDER BY connector_id, account_id, place"
+    );
+    let found = store.query(&sql).await?;
+    let mut by_source: HashMap<SourceId, Vec<usize>> = HashMap::new();
+    let mut successes = HashMap::new();
+    for (at, row) in rows(&found).enumerate() {
+        let text = |column| row.text(column).unwrap_or_default().to_owned();
+        let id = (text("connector_id"), text("account_id"));
+        if row.number("is_success") == 1 && row.number("place_of_kind") == 1 {
+            successes.insert(id.clone(), at);
+        }
+        if row.number("place") <= recent.into() {
+            by_source.entry(id).or_default().push(at);
+        }
+    }
+    Ok(Syncs {
+        rows: found,
+        by_source,
+        successes,
+    })
+}
