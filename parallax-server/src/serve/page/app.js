@@ -2,7 +2,7 @@
 
 import { token } from './api.js';
 import { h, icon, patch } from './dom.js';
-import { duration, number, syncLink } from './format.js';
+import { duration, number } from './format.js';
 import { exploreView } from './explore.js';
 import { heldView } from './held.js';
 import { Live } from './live.js';
@@ -13,8 +13,8 @@ import { syncView } from './sync.js';
 
 const VIEWS = { '': nowView, sources: sourcesView, syncs: syncsView, sync: syncView, held: heldView, explore: exploreView };
 const TABS = [['', 'Now'], ['sources', 'Sources'], ['syncs', 'Syncs'], ['held', 'Held'], ['explore', 'Explore']];
-/** How often what ticks is drawn: while something runs, and else. */
-const TICK = { busy: 100, idle: 1_000 };
+/** How often is drawn at most what ticks and what does not, and at least where nothing happens. */
+const TICK = { busy: 100, calm: 400, idle: 1_000 };
 /** How long a message stays. */
 const MESSAGE = 8_000;
 const THEMES = ['auto', 'light', 'dark'];
@@ -23,22 +23,22 @@ const element = (id) => document.getElementById(id);
 const main = element('main');
 
 let view = null;
-let drawn = false;
+let planned = false;
+let drawnAt = 0;
 let address = null;
 
-const live = new Live(() => app.update());
-live.onBoundary = () => view?.refresh?.();
+const live = new Live(() => app.update(), () => app.refresh());
 
 const app = {
   live,
-  syncLink,
-  /** Draws in the next frame, once for all that changed. */
+  /** Draws soon, once for all that changed. Where nothing ticks, that may be less often. */
   update() {
-    if (drawn) return;
-    drawn = true;
+    if (planned) return;
+    planned = true;
+    const pace = view.ticks ? TICK.busy : TICK.calm;
     // No frame comes while the page is hidden.
-    if (document.hidden) setTimeout(draw, TICK.idle);
-    else requestAnimationFrame(draw);
+    const frame = () => (document.hidden ? draw() : requestAnimationFrame(draw));
+    setTimeout(frame, Math.max(0, drawnAt + pace - performance.now()));
   },
   /** Opens a view. Within the same one it leaves no mark in the browser's history. */
   go(href) {
@@ -96,7 +96,8 @@ function safeDecode(text) {
 }
 
 function draw() {
-  drawn = false;
+  planned = false;
+  drawnAt = performance.now();
   document.title = `${view.title} · Parallax`;
   patch(main, [h('h1', { class: 'unseen' }, view.title), needsToken() ?? view.render()]);
   patch(element('connection'), connection());

@@ -37,7 +37,7 @@ function card(app, one) {
       source(one), state(one.state), h('span', { class: 'push' }),
       one.state === 'open' && decide(app, one)),
     h('p', { class: 'lead' }, icon('held', 'held'), h('span', null, h('b', null, counts(one.entities_at_first, one.relationships_at_first)),
-      ' would go. ', one.reason)),
+      ' held: ', one.reason, '.')),
     h('p', { class: 'faint' }, 'Held ', time(one.held_at),
       one.held_by_sync_id && [' by sync ', h('a', { href: syncLink({ ...one, sync_id: one.held_by_sync_id }) }, h('code', null, one.held_by_sync_id))],
       one.state === 'open' && back > 0 && `. ${plural(back, 'record has', 'records have')} come back since`,

@@ -24,8 +24,9 @@ const ENDED = 12;
 const RECENT = 20;
 
 export class Live {
-  constructor(onChange) {
-    this.onChange = onChange;
+  /** Calls `changed` when something is to be drawn, and `onBoundary` when a sync began or ended. */
+  constructor(changed, onBoundary) {
+    Object.assign(this, { changed, onBoundary });
     this.connection = { state: 'connecting', since: Date.now(), retryAt: null, problem: null };
     this.status = null;
     /** By connector and account; null before the first answer. */
@@ -38,7 +39,6 @@ export class Live {
     this.loading = new Map();
     this.lastId = null;
     this.dirty = new Map();
-    this.changes = 0;
   }
 
   start() {
@@ -52,11 +52,6 @@ export class Live {
     this.lastId = null;
     this.abort?.abort();
     this.wake?.();
-  }
-
-  changed() {
-    this.changes += 1;
-    this.onChange();
   }
 
   /** Reads the feed for as long as the page is open. */
@@ -151,24 +146,29 @@ export class Live {
 
   /** Remembers that a source has changed, and asks for it soon. */
   touch(named) {
-    if (this.dirty.size === 0) setTimeout(() => this.flush(), GATHER);
     this.dirty.set(sourceKey(named), named);
+    this.gather ??= setTimeout(() => this.flush(), GATHER);
   }
 
   async flush() {
+    const began = Date.now();
     const named = [...this.dirty.values()];
     this.dirty.clear();
-    if (named.length > FEW || !this.sources) {
-      await this.refresh();
-      this.onBoundary?.();
-      return;
-    }
+    if (named.length > FEW || !this.sources) await this.refresh();
+    else await this.update(named);
+    this.onBoundary();
+    // A daemon that is slow to answer is asked less often.
+    this.gather = null;
+    if (this.dirty.size) this.gather = setTimeout(() => this.flush(), Math.max(GATHER, Date.now() - began));
+  }
+
+  /** Asks for some sources anew. */
+  async update(named) {
     await this.attempt(async () => {
       const one = ({ connector_id, account_id }) => get(['sources', connector_id, account_id]);
       const [sources] = await Promise.all([Promise.all(named.map(one)), this.readLists()]);
       for (const source of sources) this.sources.set(sourceKey(source), source);
     });
-    this.onBoundary?.();
   }
 
   /** Asks for everything anew. */
@@ -220,12 +220,12 @@ export class Live {
     this.changed();
   }
 
-  /** Returns the syncs that run and those that have just ended, the longest running first. */
+  /** Returns the syncs that run, the longest running first, and those that have just ended. */
   running() {
     const shown = [...this.runs.values()].filter((run) => {
       return run.startedAt && (!run.isOver || now() - run.endedAt < LINGER);
     });
-    return shown.sort((a, b) => a.startedAt - b.startedAt);
+    return shown.sort((a, b) => a.isOver - b.isOver || a.startedAt - b.startedAt);
   }
 
   find(named) {

@@ -15,6 +15,7 @@ export function nowView(app) {
   const { live } = app;
   return {
     title: 'Now',
+    ticks: true,
     render() {
       if (!live.sources) return live.problem ? problem(live.problem, () => live.refresh()) : loading();
       const sources = [...live.sources.values()];
@@ -51,7 +52,7 @@ function tiles(sources, live) {
     tile('Syncs', number(running), waiting ? `running, ${number(waiting)} waiting` : 'running now', link(['syncs']), running ? 'running' : ''),
     tile('Sources', number(sources.length), failing ? `${number(failing)} failing` : 'none failing',
       link(['sources'], { show: failing ? 'failing' : null }), failing ? 'failed' : 'done'),
-    tile('Held', number(open), open ? `${plural(sum('entities_held') + sum('relationships_held'), 'record waits', 'records wait')} for a word` : 'nothing to decide',
+    tile('Held', number(open), open ? `${plural(sum('entities_held') + sum('relationships_held'), 'record waits', 'records wait')} for you` : 'nothing to decide',
       link(['held']), open ? 'held' : ''),
     tile('Entities', short(sum('entities')), plural(sources.length, 'source', 'sources'), link(['explore'])),
     tile('Relationships', short(sum('relationships')), 'between them', link(['explore'])));

@@ -2,7 +2,7 @@
 
 import { send } from './api.js';
 import { h, icon, patch } from './dom.js';
-import { number } from './format.js';
+import { number, syncLink } from './format.js';
 
 /** Something that is asked for, and what came of it. */
 export class Loaded {
@@ -126,7 +126,7 @@ export async function act(app, method, places, done) {
 export const syncNow = (app, { connector_id, account_id }) =>
   act(app, 'POST', ['sources', connector_id, account_id, 'syncs'], ({ sync_id }) => [
     'Sync of ', h('b', null, connector_id), ' asked for. ',
-    h('a', { href: app.syncLink({ connector_id, account_id, sync_id }) }, 'Watch it'),
+    h('a', { href: syncLink({ connector_id, account_id, sync_id }) }, 'Watch it'),
   ]);
 
 /** Describes a value of a property. */

@@ -111,7 +111,7 @@ function row(app, one) {
     right(held(one) ? h('a', { class: 'held', href: link(['held']) }, number(held(one))) : h('span', { class: 'faint' }, '–')),
     td(running ? h('a', { href: syncLink(running) }, state('running')) : activity === 'waiting' ? state('waiting', 'queued')
       : one.next_due_at ? relative(one.next_due_at) === 'now' ? 'now' : time(one.next_due_at) : h('span', { class: 'faint' }, 'not scheduled')),
-    td(one.configured && h('button', { disabled: busy, onclick: () => syncNow(app, one), 'aria-label': `Sync ${connector_id} ${account_id} now` }, 'Sync now')),
+    right(one.configured && h('button', { disabled: busy, onclick: () => syncNow(app, one), 'aria-label': `Sync ${connector_id} ${account_id} now` }, 'Sync now')),
   );
 }
 

@@ -35,6 +35,7 @@ export function syncView(app, [sync_id], parameters) {
   const ended = () => (known() && !known().isOver ? null : detail.reload());
   journal.reload().then(ended);
   return {
+    ticks: true,
     title: `Sync of ${connector_id ?? sync_id}`,
     refresh: () => detail.value?.sync_id || ended(),
     render() {
