@@ -118,7 +118,7 @@ export async function act(app, method, places, done) {
     return answer;
   } catch (error) {
     app.say([h('strong', null, error.message), error.help && ` – ${error.help}`], 'failed');
-    if (error.status === 401 || error.status === 403) app.askForToken();
+    if (['unauthorized', 'admin_token_needed'].includes(error.code)) app.askForToken();
     return null;
   }
 }
