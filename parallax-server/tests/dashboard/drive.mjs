@@ -18,12 +18,12 @@ const FLAGS = [
 ];
 
 class Daemon {
-  constructor(place, connectors) {
-    Object.assign(this, { place, connectors, listen: '127.0.0.1:0' });
+  constructor(place, connectors, options = '') {
+    Object.assign(this, { place, connectors, options, listen: '127.0.0.1:0' });
   }
 
   async start() {
-    const config = `[store]\nurl = 'sqlite:parallax.db'\n[server]\nlisten = '${this.listen}'\n`;
+    const config = `[store]\nurl = 'sqlite:parallax.db'\n[server]\nlisten = '${this.listen}'\n${this.options}\n`;
     writeFileSync(join(this.place, 'parallax.toml'), config + this.connectors.map(section).join(''));
     this.process = spawn(DAEMON, ['serve', '--log-format', 'text'], {
       cwd: this.place,
@@ -117,7 +117,9 @@ async function test(browser) {
     await explains(page);
     await staysText(page, daemon);
     await approves(page, daemon);
+    await fitsAnywhere(page, daemon);
     await survives(page, daemon);
+    await asksForToken(browser, daemon);
   } catch (error) {
     console.log(daemon.log);
     throw error;
@@ -203,6 +205,42 @@ async function approves(page, daemon) {
     await told(page, 'main', 'shrinking');
   }
   assert.deepEqual(page.complaints, []);
+}
+
+/** No view is wider than a phone, or has a button or link without a name. */
+async function fitsAnywhere(page, daemon) {
+  const { items } = await daemon.ask('GET', 'syncs?connector_id=guided');
+  const { sync_id, connector_id, account_id } = items[0];
+  await page.setViewportSize({ width: 390, height: 844 });
+  for (const place of ['', 'sources', 'syncs', `sync/${sync_id}?${new URLSearchParams({ connector_id, account_id })}`, 'held/1', 'held?all=1', 'explore']) {
+    await page.goto(`${daemon.base}/#/${place}`);
+    await page.reload();
+    await page.locator('main :is(table, article)').first().waitFor();
+    const found = await page.evaluate(() => ({
+      width: document.documentElement.scrollWidth,
+      headings: document.querySelectorAll('h1').length,
+      nameless: [...document.querySelectorAll('button, a')].filter((one) => !(one.ariaLabel || one.textContent.trim())).map((one) => one.outerHTML),
+    }));
+    assert.deepEqual(found, { width: 390, headings: 1, nameless: [] }, place);
+  }
+  await page.setViewportSize({ width: 1280, height: 800 });
+  await page.getByRole('link', { name: 'Now' }).click();
+  assert.deepEqual(page.complaints, []);
+}
+
+/** Where nothing can be read without a token, the page asks for one. */
+async function asksForToken(browser, daemon) {
+  await daemon.kill();
+  daemon.options = 'protect_reads = true';
+  await daemon.start();
+  const page = await browser.newPage();
+  page.setDefaultTimeout(PATIENCE);
+  await page.goto(daemon.base);
+  await page.getByRole('button', { name: 'Enter a token' }).click();
+  await page.getByLabel('Token').last().fill(daemon.token);
+  await page.keyboard.press('Enter');
+  await told(page, '#connection', 'Live');
+  await told(page, '.tiles', 'Sources');
 }
 
 /** A daemon that dies is missed, and one that comes back is followed. */
