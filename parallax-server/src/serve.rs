@@ -6,6 +6,7 @@ mod exposition;
 mod http;
 mod hub;
 mod meter;
+mod page;
 mod pages;
 mod stall;
 mod tokens;
@@ -160,6 +161,7 @@ pub(crate) async fn run(
 fn router(server: &Arc<api::Server>, access: Access) -> Router {
     api::router(Arc::clone(server))
         .merge(Arc::clone(&server.pages).router())
+        .merge(page::router())
         .fallback(api::no_such_place)
         .method_not_allowed_fallback(api::not_that_method)
         .layer(middleware::from_fn_with_state(

@@ -33,9 +33,15 @@ fn run_all(steps: &mut Steps) -> Result<()> {
     // nextest asks the cargo that started it, by its path with links resolved. Where a toolchain
     // is a link, that looks like another compiler, and everything would be built twice.
     let tests = format!(
-        "CARGO=cargo PROMETHEUS={} PROMTOOL={} PROMETHEUS_CLIENT={} STRACE={} {} \
-         run --workspace --locked --profile ci",
-        tools.prometheus, tools.promtool, tools.prometheus_client, tools.strace, tools.nextest
+        "CARGO=cargo PROMETHEUS={} PROMTOOL={} PROMETHEUS_CLIENT={} STRACE={} CHROMIUM={} \
+         PLAYWRIGHT={} {} run --workspace --locked --profile ci",
+        tools.prometheus,
+        tools.promtool,
+        tools.prometheus_client,
+        tools.strace,
+        tools.chromium,
+        tools.playwright,
+        tools.nextest
     );
     steps.run("tests", &tests, command::run)?;
     faults(steps)

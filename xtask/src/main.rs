@@ -34,6 +34,7 @@ Commands:
   bench runner      Measure what the runner costs beside the work it runs
   ci                Run everything that must pass before a change is merged
   layers            Check the manifests: who depends on whom, what crates.io asks for
+  pictures          Make the pictures of the dashboard in docs/src/images
   setup             Find or install the tools that the tests need
   torture [PROOF] [SECONDS]
                     Run a proof, or each, for a minute or SECONDS: images and operations
@@ -69,6 +70,7 @@ fn run() -> Result<()> {
         ))?,
         ["ci"] => ci::run()?,
         ["layers"] => layers::run()?,
+        ["pictures"] => pictures()?,
         ["setup"] => drop(setup::run()?),
         ["torture", words @ ..] => torture::run(words)?,
         _ => {
@@ -77,4 +79,16 @@ fn run() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Makes the pictures of the documentation, in the browser that the tests use.
+fn pictures() -> Result<()> {
+    let tools = setup::run()?;
+    command::run(&format!(
+        "CHROMIUM={} PLAYWRIGHT={} cargo test --locked --package parallax-server --test dashboard -- \
+         pictures {}/docs/src/images",
+        tools.chromium,
+        tools.playwright,
+        env::current_dir()?.display()
+    ))
 }

@@ -19,6 +19,10 @@ pub(crate) struct Tools {
     pub(crate) prometheus_client: String,
     /// Lets system calls of a process fail.
     pub(crate) strace: String,
+    /// The browser that looks at the dashboard.
+    pub(crate) chromium: String,
+    /// What drives it: a module for node.
+    pub(crate) playwright: String,
 }
 
 /// A cargo subcommand that does not come with Rust.
@@ -52,7 +56,9 @@ pub(crate) fn run() -> Result<Tools> {
         prometheus,
         promtool,
         prometheus_client: find_or_fetch_prometheus_client()?,
-        strace: find_or_install_strace()?,
+        strace: find_or_install("strace", "strace")?,
+        chromium: find_or_install("/usr/bin/chromium", "chromium")?,
+        playwright: find_or_install_playwright()?,
     })
 }
 
@@ -106,18 +112,37 @@ fn installed_libclang() -> Option<PathBuf> {
     })
 }
 
-/// Finds strace, or installs it where that is allowed.
-fn find_or_install_strace() -> Result<String> {
-    let install = || {
+/// Finds a tool, or installs Debian's package of it where that is allowed.
+fn find_or_install(tool: &str, package: &str) -> Result<String> {
+    if !is_there(tool) {
+        println!("{tool} is not there; installing Debian's package {package}");
         command::run("apt-get update --quiet=2").ok();
-        command::run("apt-get install --quiet=2 --yes --no-install-recommends strace")
-    };
-    if !is_there("strace") {
-        println!("strace is not there; installing Debian's package");
-        install().context("strace is missing; on Debian: apt-get install strace")?;
-        ensure!(is_there("strace"), "strace does not start");
+        let install = "apt-get install --quiet=2 --yes --no-install-recommends";
+        command::run(&format!("{install} {package}"))
+            .with_context(|| format!("{tool} is missing; on Debian: apt-get install {package}"))?;
+        ensure!(is_there(tool), "{tool} does not start");
     }
-    Ok("strace".to_owned())
+    Ok(tool.to_owned())
+}
+
+/// Finds playwright-core, or installs it into the target directory. It comes without a browser.
+fn find_or_install_playwright() -> Result<String> {
+    const VERSION: &str = "1.65.1";
+    find_or_install("node", "nodejs")?;
+    let root = env::current_dir()?.join(format!("target/tools/playwright-core-{VERSION}"));
+    let module = root.join("node_modules/playwright-core/index.mjs");
+    if !module.is_file() {
+        find_or_install("npm", "npm")?;
+        println!("playwright-core is not there; installing it from npm");
+        command::run(&format!(
+            "npm install --silent --no-audit --no-fund --ignore-scripts --prefix {} \
+             playwright-core@{VERSION}",
+            root.display()
+        ))
+        .context("playwright-core is missing")?;
+    }
+    println!("playwright-core {VERSION} (`{}`)", module.display());
+    Ok(module.display().to_string())
 }
 
 /// Fetches the official Python client, which has a parser of each format, unless that is done.

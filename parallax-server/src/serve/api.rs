@@ -164,7 +164,7 @@ pub(super) async fn no_such_place() -> Problem {
         StatusCode::NOT_FOUND,
         "no_such_place",
         "there is nothing at this path",
-        "/ and /api/v1/openapi.json list what there is",
+        "/api/v1/openapi.json lists what there is",
     )
 }
 

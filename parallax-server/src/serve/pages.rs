@@ -10,15 +10,6 @@ use tokio::sync::watch;
 
 use crate::serve::exposition::Exposition;
 
-const FRONT: &str = "\
-Parallax
-
-/metrics  what the syncs did, for Prometheus
-/livez    200 while the process works
-/readyz   200 while syncs are run; 503 while it starts or stops, and why
-/api/v1   what is stored and what runs, as JSON; /api/v1/openapi.json describes it
-";
-
 /// What machines ask a process: how it is, and what it counted.
 pub(super) struct Pages {
     state: watch::Sender<State>,
@@ -58,7 +49,6 @@ impl Pages {
     /// Routes to the pages.
     pub(super) fn router(self: Arc<Self>) -> Router {
         Router::new()
-            .route("/", get(FRONT))
             .route("/livez", get("alive\n"))
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics))
@@ -133,7 +123,7 @@ mod tests {
         }
         lines.push(told(&router, Method::GET, "/livez").await);
         insta::assert_snapshot!(lines.join("\n"), @"
-        GET /: 200 text/plain; charset=utf-8 - Parallax
+        GET /: 200 text/html; charset=utf-8 - <!doctype html>
         GET /livez: 200 text/plain; charset=utf-8 - alive
         GET /readyz: 503 text/plain; charset=utf-8 - starting: the store is being opened
         GET /metrics: 200 text/plain; version=0.0.4; charset=utf-8 - Text
