@@ -355,7 +355,7 @@ mod tests {
         let page = read(&mut opened.connection, &repeated.name, 1).unwrap();
         assert_eq!((page.lines.len(), page.next), (3, 4));
         let found = find(&opened.connection, "sync", 10).unwrap();
-        assert_eq!(found, [repeated.name.clone()]);
+        assert_eq!(found, std::slice::from_ref(&repeated.name));
         assert_eq!(find(&opened.connection, "sync-10", 10).unwrap(), []);
     }
 
