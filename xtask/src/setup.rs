@@ -19,6 +19,8 @@ pub(crate) struct Tools {
     pub(crate) prometheus_client: String,
     /// Lets system calls of a process fail.
     pub(crate) strace: String,
+    /// Where Python finds OpenTelemetry's messages.
+    pub(crate) otlp_pythonpath: String,
 }
 
 /// A cargo subcommand that does not come with Rust.
@@ -53,6 +55,7 @@ pub(crate) fn run() -> Result<Tools> {
         promtool,
         prometheus_client: find_or_fetch_prometheus_client()?,
         strace: find_or_install_strace()?,
+        otlp_pythonpath: find_or_fetch_otlp()?,
     })
 }
 
@@ -91,6 +94,22 @@ pub(crate) fn find_or_fetch_libclang() -> Result<String> {
         directory.display(),
         headers.trim()
     ))
+}
+
+/// Finds OpenTelemetry's own messages for Python, or fetches them into the target directory: what is
+/// exported is decoded with them.
+fn find_or_fetch_otlp() -> Result<String> {
+    const VERSION: &str = "1.45.2";
+    let root = env::current_dir()?.join(format!("target/tools/opentelemetry-proto-{VERSION}"));
+    if !root.join("opentelemetry/proto").is_dir() {
+        let line = format!(
+            "python3 -m pip install --quiet --target {} opentelemetry-proto=={VERSION}",
+            root.display()
+        );
+        println!("opentelemetry-proto is not there; fetching it\n{line}");
+        command::run(&line).context("Python's package opentelemetry-proto is missing")?;
+    }
+    Ok(root.display().to_string())
 }
 
 /// Returns the directory of the system's libclang.
