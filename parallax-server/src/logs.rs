@@ -116,7 +116,7 @@ impl Log {
 }
 
 fn install_layers(
-    verbose: u8,
+    #[cfg_attr(not(feature = "otlp"), allow(unused_variables))] verbose: u8,
     log: Log,
     make: impl FnOnce(&Log, Option<EnvFilter>) -> Boxed,
 ) -> Installed {

@@ -1,5 +1,12 @@
 /// The trace that the process was started in, as W3C's Trace Context writes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    not(feature = "otlp"),
+    allow(
+        dead_code,
+        reason = "without spans of our own only the trace is of use"
+    )
+)]
 pub(crate) struct TraceParent {
     /// 32 hexadecimal digits.
     pub(crate) trace_id: String,
