@@ -14,6 +14,7 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::{Instant, timeout};
 use tracing::Span;
+use tracing::field::Empty;
 
 use crate::context::{Rejected, RunNames};
 use crate::journal::Journal;
@@ -37,11 +38,20 @@ pub(crate) fn sync_span(run: &RunNames) -> Span {
         connector_id = %run.connector_id,
         account_id = %Escaped(&run.account_id),
         sync_id = %Escaped(&run.sync_id),
+        error.type = Empty,
+        otel.status_code = Empty,
     )
 }
 
 pub(crate) fn step_span(step_id: &str) -> Span {
-    tracing::info_span!("step", %step_id)
+    tracing::info_span!("step", %step_id, error.type = Empty, otel.status_code = Empty)
+}
+
+/// Marks the current span as failed, in OpenTelemetry's words.
+fn mark_failed(error_type: &str) {
+    let span = Span::current();
+    span.record("error.type", error_type);
+    span.record("otel.status_code", "ERROR");
 }
 
 /// Logs which records of an attempt were rejected: a line for each rule that they broke.
@@ -254,10 +264,13 @@ impl<'a> Telemetry<'a> {
             StepStatus::Cancelled => tracing::warn!(
                 %connector_id, %sync_id, %step_id, %kind, error = %shown, attempts, "Step cancelled"
             ),
-            _ => tracing::warn!(
-                %connector_id, %sync_id, %step_id, %kind, error = %shown, attempts, throttled_ms,
-                duration_ms, "Step failed"
-            ),
+            _ => {
+                tracing::warn!(
+                    %connector_id, %sync_id, %step_id, %kind, error = %shown, attempts,
+                    throttled_ms, duration_ms, "Step failed"
+                );
+                mark_failed(kind.as_str());
+            }
         }
         self.journal.append(|| match step.status {
             StepStatus::Skipped => JournalKind::StepSkipped {
@@ -300,6 +313,9 @@ impl<'a> Telemetry<'a> {
             duration_ms,
             "Sync completed"
         );
+        if !steps.iter().any(|step| step.status.is_ok()) {
+            mark_failed("no_step_completed");
+        }
         self.journal.append(|| JournalKind::Completed {
             entities,
             relationships,
@@ -398,6 +414,7 @@ impl Drop for Telemetry<'_> {
                 sync_id = %Escaped(&self.run.sync_id),
                 "Sync cancelled"
             );
+            mark_failed("cancelled");
             self.journal.append(|| JournalKind::Cancelled);
         }
     }

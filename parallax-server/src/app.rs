@@ -218,12 +218,12 @@ impl App {
     }
 
     fn start(&self, line: CommandLine, console: &mut Console<'_>) -> Result<Exit, Failure> {
-        if console.owns_process {
-            match &line.command {
-                Command::Serve(_) => logs::install_for_daemon(line.verbose, line.log_format),
-                _ => logs::install(line.verbose, line.log_format, &console.bars),
-            }
-        }
+        // Dropped last: what is logged until then is exported.
+        let _installed = match &line.command {
+            _ if !console.owns_process => None,
+            Command::Serve(_) => Some(logs::install_for_daemon(line.verbose, line.log_format)),
+            _ => Some(logs::install(line.verbose, line.log_format, &console.bars)),
+        };
         if let Some(misuse) = &self.misuse {
             return Err(misuse.clone().into());
         }

@@ -78,6 +78,8 @@ mod held;
 mod history;
 mod json;
 mod logs;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod plan;
 mod progress;
 mod query;
@@ -95,5 +97,6 @@ mod table;
 #[cfg(test)]
 mod testing;
 mod text;
+mod trace_parent;
 
 pub use app::{App, Opened};

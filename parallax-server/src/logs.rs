@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use indicatif::MultiProgress;
-use parallax_core::Escaped;
+use parallax_core::{Escaped, excerpt};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::filter::{EnvFilter, filter_fn};
@@ -21,70 +21,127 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::args::LogFormat;
 use crate::json;
+#[cfg(feature = "otlp")]
+use crate::otlp::{self, Otlp};
 use crate::text::{FAINT, GOOD, ODD, WRONG, panic_message};
+use crate::trace_parent::TraceParent;
 
-/// Logs to the standard error from now on, beside `bars`, and has panics logged too.
+/// What goes on until the process ends, or this is dropped: spans are part of the caller's trace,
+/// and what is logged and traced is exported. The drop sends what is left.
+#[derive(Default)]
+#[must_use]
+pub(crate) struct Installed {
+    #[cfg(feature = "otlp")]
+    _joined: Option<opentelemetry::ContextGuard>,
+    #[cfg(feature = "otlp")]
+    _otlp: Otlp,
+}
+
+/// Logs to the standard error from now on, beside `bars`, and has panics logged too. Joins the trace
+/// that TRACEPARENT names.
 ///
 /// RUST_LOG says what is logged. Without it that is warnings, and more for each `-v`.
-pub(crate) fn install(verbose: u8, format: Option<LogFormat>, bars: &MultiProgress) {
+pub(crate) fn install(verbose: u8, format: Option<LogFormat>, bars: &MultiProgress) -> Installed {
     let format = format.unwrap_or(LogFormat::Text);
     // Nobody reads objects for what the summary says.
     let on_terminal = io::stderr().is_terminal() && format == LogFormat::Text;
     let writer = BesideBars(bars.clone());
-    install_layer(|wish| match wish {
-        Some(filter) => layer(format, writer).with_filter(filter).boxed(),
-        None => by_verbosity(layer(format, writer), verbose, on_terminal),
+    let wish = env::var_os("TRACEPARENT").filter(|wish| !wish.is_empty());
+    let wish = wish.map(|wish| wish.to_string_lossy().into_owned());
+    let caller = wish.as_deref().map(TraceParent::parse);
+    let log = Log {
+        format,
+        caller: caller.clone().flatten(),
+    };
+    let installed = install_layers(verbose, log, |log, wish| match wish {
+        Some(filter) => log.layer(writer).with_filter(filter).boxed(),
+        None => by_verbosity(log.layer(writer), verbose, on_terminal),
     });
+    if caller == Some(None) {
+        tracing::warn!(
+            value = %excerpt(&wish.unwrap_or_default(), 80),
+            "TRACEPARENT is not valid and does not count"
+        );
+    }
+    installed
 }
 
 /// As [`install`], for a process that stays: without RUST_LOG it logs what happens, and details
-/// with `-v`. By default a terminal gets text, and everything else an object a line.
-pub(crate) fn install_for_daemon(verbose: u8, format: Option<LogFormat>) {
+/// with `-v`. By default a terminal gets text, and everything else an object a line. It joins no
+/// trace, since it outlives whoever started it.
+pub(crate) fn install_for_daemon(verbose: u8, format: Option<LogFormat>) -> Installed {
     let format = format.unwrap_or(if io::stderr().is_terminal() {
         LogFormat::Text
     } else {
         LogFormat::Json
     });
     let verbose = verbose.saturating_add(1);
-    install_layer(|wish| match wish {
-        Some(filter) => layer(format, io::stderr).with_filter(filter).boxed(),
-        None => by_verbosity(layer(format, io::stderr), verbose, false),
-    });
+    let caller = None;
+    install_layers(verbose, Log { format, caller }, |log, wish| match wish {
+        Some(filter) => log.layer(io::stderr).with_filter(filter).boxed(),
+        None => by_verbosity(log.layer(io::stderr), verbose, false),
+    })
 }
 
-fn layer<W>(format: LogFormat, writer: W) -> Box<dyn Layer<Registry> + Send + Sync>
-where
-    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
-{
-    // A write that fails is not told on the standard error, which is what fails: that would panic.
-    match format {
-        LogFormat::Text => tracing_subscriber::fmt::layer()
-            .with_ansi(false)
-            .event_format(LineFormat::of_stderr())
-            .with_writer(writer)
-            .log_internal_errors(false)
-            .boxed(),
-        LogFormat::Json => tracing_subscriber::fmt::layer()
-            .fmt_fields(JsonFields::new())
-            .event_format(JsonFormat::new())
-            .with_writer(writer)
-            .log_internal_errors(false)
-            .boxed(),
+type Boxed = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// How the log is written.
+struct Log {
+    format: LogFormat,
+    caller: Option<TraceParent>,
+}
+
+impl Log {
+    fn layer<W>(&self, writer: W) -> Boxed
+    where
+        W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+    {
+        // A write that fails is not told on the standard error, which is what fails: that would
+        // panic.
+        match self.format {
+            LogFormat::Text => tracing_subscriber::fmt::layer()
+                .with_ansi(false)
+                .event_format(LineFormat::of_stderr())
+                .with_writer(writer)
+                .log_internal_errors(false)
+                .boxed(),
+            LogFormat::Json => tracing_subscriber::fmt::layer()
+                .fmt_fields(JsonFields::new())
+                .event_format(JsonFormat::new(self.caller.as_ref()))
+                .with_writer(writer)
+                .log_internal_errors(false)
+                .boxed(),
+        }
     }
 }
 
-fn install_layer(make: impl FnOnce(Option<EnvFilter>) -> Box<dyn Layer<Registry> + Send + Sync>) {
+fn install_layers(
+    #[cfg_attr(not(feature = "otlp"), allow(unused_variables))] verbose: u8,
+    log: Log,
+    make: impl FnOnce(&Log, Option<EnvFilter>) -> Boxed,
+) -> Installed {
     let wish = env::var("RUST_LOG").ok().filter(|wish| !wish.is_empty());
     let filter = wish.as_deref().map(EnvFilter::try_new).transpose();
     let (filter, problem) = match filter {
         Ok(filter) => (filter, None),
         Err(error) => (None, Some(error)),
     };
+    #[cfg(feature = "otlp")]
+    let mut otlp = Otlp::from_env();
+    #[cfg(feature = "otlp")]
+    let exporting = exporting(&otlp, verbose, wish.as_deref());
+    #[cfg(not(feature = "otlp"))]
+    let exporting = Vec::new();
+    let mut layers: Vec<Boxed> = vec![make(&log, filter)];
+    layers.extend(exporting);
     // An error means that there is a subscriber: the program's own, and so its choice.
-    let registry = tracing_subscriber::registry().with(make(filter));
-    registry.try_init().ok();
+    tracing_subscriber::registry().with(layers).try_init().ok();
     if let Some(error) = problem {
         tracing::warn!(error = %Escaped(error), "RUST_LOG is not valid and does not count");
+    }
+    #[cfg(feature = "otlp")]
+    for error in std::mem::take(&mut otlp.problems) {
+        tracing::warn!(error = %Escaped(error), "Telemetry not exported");
     }
     std::panic::set_hook(Box::new(|panic| {
         let error = panic_message(panic.payload());
@@ -93,6 +150,24 @@ fn install_layer(make: impl FnOnce(Option<EnvFilter>) -> Box<dyn Layer<Registry>
             None => tracing::error!(%error, "Panicked"),
         }
     }));
+    Installed {
+        #[cfg(feature = "otlp")]
+        _joined: log.caller.as_ref().and_then(otlp::join),
+        #[cfg(feature = "otlp")]
+        _otlp: otlp,
+    }
+}
+
+/// Returns what is exported. Of the log that is what RUST_LOG says. Without it that is what happens,
+/// also where the terminal shows warnings only, and details with `-vv`.
+#[cfg(feature = "otlp")]
+fn exporting(otlp: &Otlp, verbose: u8, wish: Option<&str>) -> Vec<Boxed> {
+    let filter = wish.and_then(|wish| EnvFilter::try_new(wish).ok());
+    let events = otlp.events().map(|events| match filter {
+        Some(filter) => events.with_filter(filter).boxed(),
+        None => by_verbosity(events, verbose.max(1), false),
+    });
+    [otlp.spans(), events].into_iter().flatten().collect()
 }
 
 /// Writes whole lines to the standard error, without tearing the bars there.
@@ -177,17 +252,24 @@ impl Write for &BesideBars {
 struct JsonFormat {
     bare: Format<Json, SystemTime>,
     with_spans: Format<Json, SystemTime>,
+    /// Of the caller.
+    trace_id: Option<String>,
 }
 
 impl JsonFormat {
-    fn new() -> Self {
+    fn new(caller: Option<&TraceParent>) -> Self {
         let bare = tracing_subscriber::fmt::format()
             .json()
             .flatten_event(true)
             .with_current_span(false)
             .with_span_list(false);
         let with_spans = bare.clone().with_span_list(true);
-        Self { bare, with_spans }
+        let trace_id = caller.map(|caller| caller.trace_id.clone());
+        Self {
+            bare,
+            with_spans,
+            trace_id,
+        }
     }
 }
 
@@ -209,7 +291,22 @@ where
             self.with_spans.format_event(ctx, buffer, event)?;
         }
         // The libraries around us log what they like.
-        writer.write_str(&json::escaped(object.trim_end()))
+        let object = json::escaped(object.trim_end());
+        let object = object.trim_end();
+        let open = object.strip_suffix('}').unwrap_or(object);
+        writer.write_str(open)?;
+        #[cfg(feature = "otlp")]
+        if let Some((trace_id, span_id)) = otlp::current_ids() {
+            write!(writer, r#","trace_id":"{trace_id}""#)?;
+            if let Some(span_id) = span_id {
+                write!(writer, r#","span_id":"{span_id}""#)?;
+            }
+            return writer.write_str("}\n");
+        }
+        match &self.trace_id {
+            Some(trace_id) => writeln!(writer, r#","trace_id":"{trace_id}"}}"#),
+            None => writer.write_str("}\n"),
+        }
     }
 }
 
@@ -325,7 +422,7 @@ mod tests {
         let writer = captured.clone();
         let layer = tracing_subscriber::fmt::layer()
             .fmt_fields(JsonFields::new())
-            .event_format(JsonFormat::new())
+            .event_format(JsonFormat::new(None))
             .with_writer(move || writer.clone());
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
             let _step = tracing::info_span!("step", step_id = "users").entered();

@@ -6,6 +6,10 @@ use anyhow::{Context, Result};
 
 use crate::{command, layers, setup, torture};
 
+/// The same for all steps, because another choice builds most crates again. No other feature of the
+/// workspace is off by default and on nowhere in it.
+const FEATURES: &str = "--features parallax-server/otlp";
+
 /// Runs the steps in order, up to the first that fails.
 pub(crate) fn run() -> Result<()> {
     let mut steps = Steps::default();
@@ -21,26 +25,29 @@ fn run_all(steps: &mut Steps) -> Result<()> {
     steps.run("layers", "cargo xtask layers", |_| layers::run())?;
     let deny = format!("{} --locked check bans licenses sources", tools.deny);
     steps.run("licences", &deny, command::run)?;
-    let clippy = "cargo clippy --workspace --all-targets --locked -- -D warnings";
-    steps.run("clippy", clippy, command::run)?;
-    let docs = "RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --locked";
-    steps.run("docs", docs, command::run)?;
-    steps.run(
-        "doctests",
-        "cargo test --doc --workspace --locked",
-        command::run,
-    )?;
+    let clippy =
+        format!("cargo clippy --workspace {FEATURES} --all-targets --locked -- -D warnings");
+    steps.run("clippy", &clippy, command::run)?;
+    // As it is built by default.
+    let plain = "cargo clippy --package parallax-server --locked -- -D warnings";
+    steps.run("clippy: plain", plain, command::run)?;
+    let docs =
+        format!("RUSTDOCFLAGS=-Dwarnings cargo doc --workspace {FEATURES} --no-deps --locked");
+    steps.run("docs", &docs, command::run)?;
+    let doctests = format!("cargo test --doc --workspace {FEATURES} --locked");
+    steps.run("doctests", &doctests, command::run)?;
     // nextest asks the cargo that started it, by its path with links resolved. Where a toolchain
     // is a link, that looks like another compiler, and everything would be built twice.
     let tests = format!(
         "CARGO=cargo PROMETHEUS={} PROMTOOL={} PROMETHEUS_CLIENT={} STRACE={} CHROMIUM={} \
-         PLAYWRIGHT={} {} run --workspace --locked --profile ci",
+         PLAYWRIGHT={} OTLP_PYTHONPATH={} {} run --workspace {FEATURES} --locked --profile ci",
         tools.prometheus,
         tools.promtool,
         tools.prometheus_client,
         tools.strace,
         tools.chromium,
         tools.playwright,
+        tools.otlp_pythonpath,
         tools.nextest
     );
     steps.run("tests", &tests, command::run)?;

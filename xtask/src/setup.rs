@@ -23,6 +23,8 @@ pub(crate) struct Tools {
     pub(crate) chromium: String,
     /// What drives it: a module for node.
     pub(crate) playwright: String,
+    /// Where Python finds OpenTelemetry's messages.
+    pub(crate) otlp_pythonpath: String,
 }
 
 /// A cargo subcommand that does not come with Rust.
@@ -59,6 +61,7 @@ pub(crate) fn run() -> Result<Tools> {
         strace: find_or_install("strace", "strace")?,
         chromium: find_or_install("/usr/bin/chromium", "chromium")?,
         playwright: find_or_install_playwright()?,
+        otlp_pythonpath: find_or_fetch_otlp()?,
     })
 }
 
@@ -97,6 +100,22 @@ pub(crate) fn find_or_fetch_libclang() -> Result<String> {
         directory.display(),
         headers.trim()
     ))
+}
+
+/// Finds OpenTelemetry's own messages for Python, or fetches them into the target directory: what is
+/// exported is decoded with them.
+fn find_or_fetch_otlp() -> Result<String> {
+    const VERSION: &str = "1.45.2";
+    let root = env::current_dir()?.join(format!("target/tools/opentelemetry-proto-{VERSION}"));
+    if !root.join("opentelemetry/proto").is_dir() {
+        let line = format!(
+            "python3 -m pip install --quiet --target {} opentelemetry-proto=={VERSION}",
+            root.display()
+        );
+        println!("opentelemetry-proto is not there; fetching it\n{line}");
+        command::run(&line).context("Python's package opentelemetry-proto is missing")?;
+    }
+    Ok(root.display().to_string())
 }
 
 /// Returns the directory of the system's libclang.

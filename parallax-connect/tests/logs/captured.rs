@@ -4,7 +4,7 @@ use std::fmt::{Debug, Write};
 use std::sync::{Arc, Mutex};
 
 use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id};
+use tracing::span::{Attributes, Id, Record};
 use tracing::{Dispatch, Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::{LookupSpan, Registry, Scope};
@@ -13,7 +13,10 @@ use tracing_subscriber::registry::{LookupSpan, Registry, Scope};
 ///
 /// Numbers are shown bare, texts in quotes, and what was given with `%` or `?` after a tilde.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Captured(Arc<Mutex<Vec<String>>>);
+pub(crate) struct Captured {
+    lines: Arc<Mutex<Vec<String>>>,
+    marks: Arc<Mutex<Vec<String>>>,
+}
 
 impl Captured {
     pub(crate) fn dispatch(&self) -> Dispatch {
@@ -21,7 +24,12 @@ impl Captured {
     }
 
     pub(crate) fn lines(&self) -> Vec<String> {
-        self.0.lock().unwrap().clone()
+        self.lines.lock().unwrap().clone()
+    }
+
+    /// Returns the fields that spans got after they were opened.
+    pub(crate) fn marks(&self) -> Vec<String> {
+        self.marks.lock().unwrap().clone()
     }
 }
 
@@ -35,6 +43,18 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Captured {
         let span = ctx.span(id).unwrap();
         let text = format!("{}{{{}}}", span.name(), fields.text.trim());
         span.extensions_mut().insert(SpanFields(text));
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, ctx: Context<'_, S>) {
+        let mut fields = Fields::default();
+        values.record(&mut fields);
+        let span = ctx.span(id).unwrap();
+        let line = format!(
+            "{}{}",
+            span.extensions().get::<SpanFields>().unwrap().0,
+            fields.text
+        );
+        self.marks.lock().unwrap().push(line);
     }
 
     fn on_event(&self, event: &Event<'_>, ctx: Context<'_, S>) {
@@ -55,7 +75,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Captured {
         event.record(&mut fields);
         let Fields { message, text } = fields;
         write!(line, "{} {message}{text}", event.metadata().level()).unwrap();
-        self.0.lock().unwrap().push(line);
+        self.lines.lock().unwrap().push(line);
     }
 }
 

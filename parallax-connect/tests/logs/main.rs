@@ -157,6 +157,49 @@ async fn a_cancelled_run_is_logged_to_its_end() {
     ");
 }
 
+/// One step that fails for good.
+struct Refused;
+
+impl Connector for Refused {
+    fn name(&self) -> &str {
+        "refused"
+    }
+
+    fn steps(&self) -> Vec<Step<'_>> {
+        let refused = async |_| Err(ConnectorError::unauthorized("403"));
+        vec![
+            step("users", "", refused),
+            step("grants", "", async |_| Ok(())).depends_on(["users"]),
+        ]
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_what_failed_for_good_is_marked_as_failed() {
+    let (captured, _guard) = captured();
+    run_connector(&Varied, "acme", "sync-001", None)
+        .await
+        .unwrap();
+    run_connector(&Refused, "acme", "sync-002", None)
+        .await
+        .unwrap();
+    let stop = sleep(Duration::from_millis(100));
+    let cancelled = Runner::new(&Varied).cancel_on(stop).run("acme", "sync-003");
+    cancelled.await.unwrap_err();
+    insta::assert_snapshot!(captured.marks().join("\n"), @r#"
+    step{step_id=~roles} error.type="retryable"
+    step{step_id=~roles} otel.status_code="ERROR"
+    step{step_id=~users} error.type="unauthorized"
+    step{step_id=~users} otel.status_code="ERROR"
+    sync{connector_id=~refused account_id=~acme sync_id=~sync-002} error.type="no_step_completed"
+    sync{connector_id=~refused account_id=~acme sync_id=~sync-002} otel.status_code="ERROR"
+    step{step_id=~roles} error.type="retryable"
+    step{step_id=~roles} otel.status_code="ERROR"
+    sync{connector_id=~varied account_id=~acme sync_id=~sync-003} error.type="cancelled"
+    sync{connector_id=~varied account_id=~acme sync_id=~sync-003} otel.status_code="ERROR"
+    "#);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_run_has_one_last_line_wherever_it_is_dropped() {
     // With a receiver that reads nothing there is something to wait for after the steps.

@@ -12,6 +12,11 @@ pub(crate) fn parallax(dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_parallax"));
     command.current_dir(dir).args(args).stdin(Stdio::null());
     command.env_remove("PARALLAX_STORE").env_remove("RUST_LOG");
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("OTEL_") || name == "TRACEPARENT" {
+            command.env_remove(name);
+        }
+    }
     command
 }
 

@@ -9,7 +9,10 @@ mod desk;
 #[cfg(target_os = "linux")]
 mod failing_calls;
 mod held;
+#[cfg(all(unix, feature = "otlp"))]
+mod otlp;
 #[cfg(unix)]
 mod serve;
 #[cfg(unix)]
 mod signals;
+mod traces;
