@@ -82,20 +82,17 @@ fn assets() -> impl Iterator<Item = Asset> {
     ASSETS.iter().map(|&(name, content_type, content)| Asset {
         name,
         content_type,
-        content: match content_type {
-            JAVASCRIPT => terse(content),
-            _ => content.to_owned(),
-        },
+        content: terse(content),
     })
 }
 
 /// Leaves out what is there for people: the comments that have a line of their own, and the
 /// indentation. Each line keeps its number. No text in the files spans lines.
-fn terse(script: &str) -> String {
+fn terse(file: &str) -> String {
     let mut is_comment = false;
-    let lines = script.lines().map(|line| {
+    let lines = file.lines().map(|line| {
         let line = line.trim_start();
-        let begins = line.starts_with("/**");
+        let begins = line.starts_with("/*");
         let is_left_out = is_comment || begins || line.starts_with("//");
         is_comment = (is_comment || begins) && !line.ends_with("*/");
         if is_left_out { "" } else { line }
@@ -103,11 +100,11 @@ fn terse(script: &str) -> String {
     lines.flat_map(|line| [line, "\n"]).collect()
 }
 
-/// Returns a hash of all files.
+/// Returns a hash of all that is sent.
 fn version() -> String {
     let mut hasher = Hasher::new();
     hasher.update(INDEX.as_bytes());
-    for (name, _, content) in ASSETS {
+    for Asset { name, content, .. } in assets() {
         hasher.update(name.as_bytes()).update(content.as_bytes());
     }
     hasher.finalize().to_hex().chars().take(16).collect()
@@ -164,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn scripts_are_sent_without_comments_and_indentation() {
+    fn files_are_sent_without_comments_and_indentation() {
         let script = "// A\nf();\n  /** B\n   * C */\n  g(); // D\n/** E */\n  `h`;\n";
         assert_eq!(terse(script), "\nf();\n\n\ng(); // D\n\n`h`;\n");
         for (name, _, content) in ASSETS {

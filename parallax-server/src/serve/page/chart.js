@@ -159,7 +159,7 @@ export function graph(steps) {
       const [x2, y2] = [x(step), y(step) + CARD.height / 2];
       const bend = Math.min(CARD.gapX, (x2 - x1) / 2 + 8);
       const d = `M${x1} ${y1}C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}`;
-      return h('path', { key: `${id} ${step.id}`, class: `edge ${hasEnded(byId.get(id)) ? 'past' : ''}`, d });
+      return h('path', { key: `${id} ${step.id}`, class: `edge ${byId.get(id).state === 'done' ? 'past' : ''}`, d });
     }),
   );
   const card = (step) => {

@@ -53,7 +53,7 @@ function decide(app, one) {
   const approve = async () => {
     const yes = await ask({
       title: `Delete ${what}?`,
-      body: [h('p', null, 'They go from the store, with all that hangs on them, and every view stops showing them. Of ', where, '.'),
+      body: [h('p', null, 'They go from the store, and relationships with them are no longer shown. They are of ', where, '.'),
         h('p', null, 'The history keeps what they were. A record that the system has after all is created again by the next sync.')],
       action: `Delete ${what}`,
       kind: 'danger',
@@ -63,7 +63,7 @@ function decide(app, one) {
   const reject = async () => {
     const yes = await ask({
       title: `Keep ${what}?`,
-      body: [h('p', null, 'They stay as they are, though the last sync did not find them. Of ', where, '.'),
+      body: [h('p', null, 'They stay as they are, though they were not found. They are of ', where, '.'),
         h('p', null, 'Nobody is asked about them again until a sync has seen them again.')],
       action: 'Keep them',
     });

@@ -192,7 +192,7 @@ const TONES = { step_failed: 'failed', failed: 'failed', commit_failed: 'failed'
 function log(run, lines, more) {
   const entries = run.log.slice(-lines);
   const before = run.log.length - entries.length;
-  return section('Journal', { extra: h('span', { class: 'faint' }, plural(run.seq, 'entry', 'entries')) },
+  return section('Journal', { extra: h('span', { class: 'faint' }, `${number(run.seq)} with progress`) },
     before > 0 && h('button', { class: 'wide', onclick: more }, `Show ${number(before)} earlier`),
     run.unlogged > 0 && quiet(`${number(run.unlogged)} older ones are in the API only.`),
     h('div', { class: 'scroll log', tabindex: '0', role: 'group', 'aria-label': 'Journal' }, h('table', null,
