@@ -228,21 +228,24 @@ impl SessionJournal {
 
     /// Tells of a commit that has stored nothing: the same was committed before, or it failed.
     pub(crate) fn note_end(&self, run: &Run, result: &Result<CommitResult, CommitError>) {
-        match result {
-            Ok(result) if result.replayed => {
-                for entry in of_commit(run, result) {
-                    self.append(&entry);
-                }
-            }
+        let entries = match result {
+            Ok(result) if result.replayed => of_commit(run, result),
             // Its transaction has.
-            Ok(_) => {}
+            Ok(_) => return,
             Err(error) => {
                 let error = JournalError {
                     kind: error.code().to_owned(),
                     message: escape(&error.to_string()).into_owned(),
                 };
-                self.append(&entry(run, 1, JournalKind::CommitFailed { error }));
+                vec![entry(run, 1, JournalKind::CommitFailed { error })]
             }
+        };
+        // Of a run that has told nothing there is no journal to end: a new one would hide that of
+        // the run which was committed.
+        if lock(&self.of).is_some() {
+            entries.iter().for_each(|entry| self.append(entry));
+        } else {
+            self.show(&entries);
         }
     }
 

@@ -169,10 +169,22 @@ async fn is_stored(store: &Store, sync_id: &str, seen: &[String]) {
 
 #[tokio::test]
 async fn output_without_a_journal_is_told_as_committed() {
-    let store = memory().await;
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", directory.path().join("parallax.db").display());
+    let store = Store::open(&url).await.unwrap();
     let output = run(&script([step("users", keys(0..2))]), "1", "sync-1").await;
     store.commit_sync(&output).await.unwrap();
-    assert_eq!(kinds(&stored(&store, "sync-1").await), ["committed"]);
+    let told = stored(&store, "sync-1").await;
+    assert_eq!(kinds(&told), ["committed"]);
+
+    // To commit it again tells nothing that would hide the first time.
+    let again = store.commit_sync(&output).await.unwrap();
+    assert!(again.replayed);
+    let other = run(&script([step("users", keys(0..3))]), "1", "sync-1").await;
+    store.commit_sync(&other).await.unwrap_err();
+    drop(store);
+    let store = Store::open_read_only(&url).await.unwrap();
+    assert_eq!(stored(&store, "sync-1").await, told);
 }
 
 /// Goes on once its start can be read from the store.
