@@ -200,7 +200,8 @@ pub(super) fn read(
     from: u64,
 ) -> Result<JournalPage, StoreError> {
     let transaction = connection.transaction()?;
-    let from = from.max(1);
+    // A column's number goes no further.
+    let from = from.clamp(1, i64::MAX.unsigned_abs());
     let of = [&name.sync_id, &name.connector_id, &name.account_id];
     let (run, first_kept): (i64, u64) = transaction
         .prepare_cached(
@@ -330,6 +331,8 @@ mod tests {
         assert_eq!(page.lines, ["{\"seq\":006}"]);
         let page = read(&mut opened.connection, &first.name, 7).unwrap();
         assert_eq!((page.lines.len(), page.next), (0, 7));
+        let page = read(&mut opened.connection, &first.name, u64::MAX).unwrap();
+        assert_eq!(page.lines.len(), 0);
 
         let none = Limits { bytes: 0, age: -1 };
         store(&mut opened, &second, 4, none);

@@ -128,8 +128,6 @@ struct StoredPart {
 }
 
 async fn stored(daemon: &Daemon, name: &JournalName, from: u64) -> Result<StoredPart, StoreError> {
-    // No entry has a higher number, and no store can count further.
-    let from = from.min(i64::MAX.unsigned_abs());
     match daemon.store.journal(name, from).await {
         Ok(page) => Ok(StoredPart {
             lines: page.lines,
