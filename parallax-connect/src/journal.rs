@@ -1,7 +1,8 @@
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use parallax_core::{JournalEntry, JournalKind, JournalSink, Timestamp};
+use parallax_core::{Escaped, JournalEntry, JournalKind, JournalSink, Timestamp};
 
 use crate::context::RunNames;
 
@@ -16,7 +17,7 @@ pub(crate) struct Journal {
 struct Told {
     /// The number of the last entry.
     seq: u64,
-    /// Whether that entry ended the run.
+    /// Whether that entry ended the run, or nobody takes another.
     is_over: bool,
 }
 
@@ -40,14 +41,25 @@ impl Journal {
         let kind = kind();
         told.is_over = kind.ends_run();
         told.seq += 1;
-        sink.append(&JournalEntry {
+        let entry = JournalEntry {
             seq: told.seq,
             at: now(),
             connector_id: Arc::clone(&self.names.connector_id),
             account_id: Arc::clone(&self.names.account_id),
             sync_id: Arc::clone(&self.names.sync_id),
             kind,
-        });
+        };
+        // Whoever watches cannot end a run; and where a run unwinds, a second panic would end the
+        // process.
+        if catch_unwind(AssertUnwindSafe(|| sink.append(&entry))).is_err() {
+            told.is_over = true;
+            tracing::error!(
+                connector_id = %entry.connector_id,
+                sync_id = %Escaped(&entry.sync_id),
+                seq = entry.seq,
+                "Journal given up: what takes it panicked"
+            );
+        }
     }
 
     /// Returns the number of the last entry, 0 before the first.

@@ -257,7 +257,7 @@ pub trait JournalSink: Send + Sync {
     /// Takes the next entry of a sync.
     ///
     /// Called in the order of [`seq`](JournalEntry::seq), from any thread, and never awaited: it
-    /// must not block, or the run waits.
+    /// must not block, or the run waits. If it panics, the journal ends there, and the run goes on.
     fn append(&self, entry: &JournalEntry);
 }
 

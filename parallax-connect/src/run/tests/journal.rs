@@ -202,3 +202,20 @@ async fn run_that_cannot_start_says_why() {
     0 failed,error:{kind:invalid_graph,message:steps depend on each other: a -> b -> a
     ");
 }
+
+#[tokio::test(start_paused = true)]
+async fn sink_that_panics_ends_the_journal_and_not_the_run() {
+    struct Panics(Mutex<u32>);
+    impl JournalSink for Panics {
+        fn append(&self, entry: &JournalEntry) {
+            *self.0.lock().unwrap() += 1;
+            assert!(entry.seq < 2, "no more");
+        }
+    }
+    let sink = Arc::new(Panics(Mutex::default()));
+    let lists = one(async |ctx: StepContext| Ok(ctx.emit(entity("host", "a"))?));
+    let runner = Runner::new(&lists).journal(Arc::clone(&sink) as _);
+    let output = runner.run("acme", "sync-001").await.unwrap();
+    assert!(output.report().is_complete());
+    assert_eq!(*sink.0.lock().unwrap(), 2);
+}
