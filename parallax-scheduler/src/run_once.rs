@@ -32,6 +32,13 @@ pub enum SyncError {
         #[source]
         error: CommitError,
     },
+    /// What is no step panicked, such as a foreign sink: the sync ended there, and nothing of it
+    /// was committed, unless that was under way. Only a [`Scheduler`](crate::Scheduler) tells so.
+    #[error("the sync panicked: {message}")]
+    Panicked {
+        /// The panic's message.
+        message: String,
+    },
 }
 
 /// Runs a connector into a session, commits what it found, and logs what the commit did in one line;

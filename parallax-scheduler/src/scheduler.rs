@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use parallax_connect::{RunError, Runner};
-use parallax_core::{Escaped, JournalSink};
+use parallax_core::{Escaped, JournalSink, excerpt};
 use parallax_store::{Outcome, Store};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{Id, JoinSet};
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tracing::Instrument;
 
@@ -168,13 +168,10 @@ impl Scheduler {
             let wake = timetable.next().map_or_else(far_away, |next| begin + next);
             tokio::select! {
                 Some(ended) = syncs.join_next_with_id() => {
-                    let (id, result) = match ended {
-                        Ok((id, result)) => (id, Some(result)),
-                        Err(error) => (error.id(), None),
-                    };
+                    let (id, result) = ended.unwrap_or_else(|error| (error.id(), Err(panicked(error))));
                     if let Some(Running { job, sync_id, .. }) = running.remove(&id) {
-                        self.end(job, &sync_id, result.as_ref());
-                        match counted(result.as_ref()) {
+                        self.end(job, &sync_id, &result);
+                        match counted(&result) {
                             Some(ok) => timetable.ended(job, begin.elapsed(), ok),
                             None => timetable.withdrawn(job),
                         }
@@ -328,22 +325,23 @@ impl Scheduler {
         (self.watcher)(&Notice::Skipped { job, reason });
     }
 
-    /// Reports the end of a sync. No result is a panic of what is not a step, as of the runner itself: a defect, already printed by the panic hook.
-    fn end(&self, place: usize, sync_id: &str, result: Option<&Result<Synced, SyncError>>) {
-        let (Some(job), Some(result)) = (self.jobs.get(place), result) else {
+    /// Reports the end of a sync.
+    fn end(&self, place: usize, sync_id: &str, result: &Result<Synced, SyncError>) {
+        let Some(job) = self.jobs.get(place) else {
             return;
         };
         match result {
             // Told by the runner, and meant.
             Err(SyncError::Run(RunError::Cancelled { .. })) => {}
-            Err(SyncError::Run(error)) => tracing::error!(
+            // Told by whoever committed it.
+            Ok(_) | Err(SyncError::Commit { .. }) => {}
+            Err(error) => tracing::error!(
                 connector_id = %job.connector_id(),
                 account_id = %Escaped(&job.account_id),
                 sync_id = %sync_id,
                 error = %Escaped(error),
                 "Sync not run"
             ),
-            _ => {}
         }
         (self.watcher)(&Notice::Ended {
             job,
@@ -354,12 +352,25 @@ impl Scheduler {
 }
 
 /// Tells whether anything of a sync counted; of one that was cancelled there is nothing to tell.
-fn counted(result: Option<&Result<Synced, SyncError>>) -> Option<bool> {
+fn counted(result: &Result<Synced, SyncError>) -> Option<bool> {
     match result {
-        Some(Ok(synced)) => Some(synced.result.outcome != Outcome::Failed),
-        Some(Err(SyncError::Run(RunError::Cancelled { .. }))) => None,
-        Some(Err(_)) | None => Some(false),
+        Ok(synced) => Some(synced.result.outcome != Outcome::Failed),
+        Err(SyncError::Run(RunError::Cancelled { .. })) => None,
+        Err(_) => Some(false),
     }
+}
+
+/// Tells what ended a sync's task. Nobody aborts one.
+fn panicked(error: JoinError) -> SyncError {
+    let message = match error.try_into_panic() {
+        Ok(payload) => {
+            let text = payload.downcast_ref::<&str>().copied();
+            let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+            excerpt(text.unwrap_or("no message"), 300)
+        }
+        Err(error) => error.to_string(),
+    };
+    SyncError::Panicked { message }
 }
 
 fn cancel(

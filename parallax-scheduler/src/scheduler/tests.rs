@@ -226,3 +226,11 @@ async fn nothing_starts_once_the_scheduler_stops() {
     assert_eq!(running.handle.cancel("x").await, Err(CancelError::Stopped));
     assert_eq!(running.handle.jobs().await, []);
 }
+
+#[tokio::test]
+async fn sync_whose_task_panics_has_an_end() {
+    let joined = tokio::spawn(async { panic!("out of\nmind") }).await;
+    let error = panicked(joined.unwrap_err());
+    assert_eq!(error.to_string(), r"the sync panicked: out of\nmind");
+    assert_eq!(counted(&Err(error)), Some(false));
+}
