@@ -119,10 +119,10 @@ impl Otlp {
 impl Drop for Otlp {
     fn drop(&mut self) {
         let traces = self.traces.take().map(|(provider, delivery)| {
-            close(delivery, move || provider.shutdown_with_timeout(FLUSH))
+            close(delivery, move || provider.shutdown_with_timeout(2 * FLUSH))
         });
         let logs = self.logs.take().map(|(provider, delivery)| {
-            close(delivery, move || provider.shutdown_with_timeout(FLUSH))
+            close(delivery, move || provider.shutdown_with_timeout(2 * FLUSH))
         });
         let deadline = Instant::now() + FLUSH;
         for (delivery, ended) in [traces, logs].into_iter().flatten() {
@@ -138,7 +138,8 @@ impl Drop for Otlp {
 }
 
 /// Shuts down on a thread of its own, which may hang as long as the receiver does. What is returned
-/// gets a word at the end, and at the first failure: then waiting for more is in vain.
+/// gets a word at the end, and at the first failure: then waiting for more is in vain. `shutdown`
+/// must be more patient than [`FLUSH`], or its giving up looks like an end.
 fn close(
     delivery: Arc<Delivery>,
     shutdown: impl FnOnce() -> OTelSdkResult + Send + 'static,
