@@ -340,13 +340,25 @@ impl RunningStep {
 /// What can be seen of an attempt from outside.
 pub(crate) struct Observed(Weak<SharedStep>);
 
+/// An attempt at one moment.
+#[derive(Clone, Copy)]
+pub(crate) struct Glance {
+    /// How many entities and relationships it has emitted.
+    pub(crate) counts: (u64, u64),
+    /// Whether it waits for a rate limit.
+    pub(crate) is_throttled: bool,
+}
+
 impl Observed {
-    /// Returns how many entities and relationships it has emitted; `None` once it has ended.
-    pub(crate) fn counts(&self) -> Option<(u64, u64)> {
+    /// Returns what it has done by now; `None` once it has ended.
+    pub(crate) fn glance(&self) -> Option<Glance> {
         let step = self.0.upgrade()?;
         let attempt = step.lock();
-        let report = &attempt.as_ref()?.report;
-        Some((report.entities, report.relationships))
+        let attempt = attempt.as_ref()?;
+        Some(Glance {
+            counts: (attempt.report.entities, attempt.report.relationships),
+            is_throttled: attempt.throttle.is_waiting(),
+        })
     }
 
     /// Calls `tell` with the step's id and inside of its span, unless the attempt has ended.

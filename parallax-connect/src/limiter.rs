@@ -246,6 +246,10 @@ impl Throttle {
         }
     }
 
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.since.is_some()
+    }
+
     /// Ends every wait. Returns how long something has waited.
     pub(crate) fn end(&mut self) -> Duration {
         let since = self.since.take();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::task::AtomicWaker;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::context::{Observed, RunningStep};
+use crate::context::{Glance, Observed, RunningStep};
 use crate::telemetry::Telemetry;
 
 /// The least time between two entries about the progress of a step.
@@ -116,7 +116,8 @@ pub(crate) struct Ticker {
 struct Watched {
     step: Observed,
     since: Instant,
-    /// What it had emitted when it was last looked at, and when that had changed.
+    /// What it had emitted when it was last looked at, and when that had changed, or it waited for a
+    /// rate limit.
     seen: (u64, u64),
     changed: Instant,
     /// What was last told of it, and when.
@@ -175,7 +176,9 @@ impl Ticker {
         let was_empty = self.steps.is_empty();
         let now = Instant::now();
         for step in incoming {
-            let Some(seen) = step.counts() else { continue };
+            let Some(Glance { counts: seen, .. }) = step.glance() else {
+                continue;
+            };
             self.steps.push(Watched {
                 step,
                 since: now,
@@ -244,12 +247,16 @@ impl Ticker {
 impl Watched {
     /// Notes what the step has emitted by `now`, and returns whether it still runs.
     fn look(&mut self, now: Instant) -> bool {
-        let Some(counts) = self.step.counts() else {
+        let Some(glance) = self.step.glance() else {
             return false;
         };
-        if counts != self.seen {
-            (self.seen, self.changed) = (counts, now);
+        if glance.counts != self.seen {
+            (self.seen, self.changed) = (glance.counts, now);
             self.is_stalled = false;
+        }
+        if glance.is_throttled {
+            // It does what it was asked for, and ends by itself.
+            self.changed = now;
         }
         true
     }

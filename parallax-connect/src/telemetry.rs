@@ -216,6 +216,21 @@ impl<'a> Telemetry<'a> {
         });
     }
 
+    /// Tells that the next attempt of a step begins.
+    pub(crate) fn step_restarted(&self, step_id: &str, attempt: u32) {
+        tracing::debug!(
+            connector_id = %self.run.connector_id,
+            sync_id = %Escaped(&self.run.sync_id),
+            %step_id,
+            attempt,
+            "Step restarted"
+        );
+        self.journal.append(|| JournalKind::StepRestarted {
+            step_id: step_id.to_owned(),
+            attempt,
+        });
+    }
+
     /// Tells how a step ended, whichever way.
     pub(crate) fn step_ended(&self, step_id: &str, step: &StepReport) {
         let connector_id = &*self.run.connector_id;

@@ -94,8 +94,15 @@ pub enum JournalKind {
         /// The pause.
         pause_ms: u64,
     },
+    /// The next attempt began, after the pause. Nothing of the one before counts.
+    StepRestarted {
+        /// The step.
+        step_id: String,
+        /// The attempt that began: 2 after the first.
+        attempt: u32,
+    },
     /// A running step has done nothing that can be seen for so long. Told once, until it emits
-    /// again.
+    /// again. A wait for a rate limit is no stall.
     StepStalled {
         /// The step.
         step_id: String,
@@ -294,6 +301,7 @@ impl JournalKind {
             Self::StepStarted { step_id }
             | Self::StepProgress { step_id, .. }
             | Self::StepRetrying { step_id, .. }
+            | Self::StepRestarted { step_id, .. }
             | Self::StepStalled { step_id, .. }
             | Self::RecordsRejected { step_id, .. }
             | Self::StepCompleted { step_id, .. }
@@ -454,6 +462,10 @@ mod tests {
                 error: error(),
                 pause_ms: 500,
             },
+            JournalKind::StepRestarted {
+                step_id: step_id(),
+                attempt: 2,
+            },
             JournalKind::StepStalled {
                 step_id: step_id(),
                 idle_ms: 60_000,
@@ -535,6 +547,7 @@ mod tests {
         {… "kind":"step_started","step_id":"users"}
         {… "kind":"step_progress","step_id":"users","entities":3,"relationships":1}
         {… "kind":"step_retrying","step_id":"users","attempt":1,"error":{"kind":"retryable","message":"list users: 503"},"pause_ms":500}
+        {… "kind":"step_restarted","step_id":"users","attempt":2}
         {… "kind":"step_stalled","step_id":"users","idle_ms":60000,"blocking":false}
         {… "kind":"records_rejected","step_id":"users","rule":"empty_key","count":2,"samples":["okta_user \"\": a key is empty"]}
         {… "kind":"step_completed","step_id":"users","status":"completed","attempts":2,"entities":10,"relationships":4,"rejected":2,"duration_ms":1500}

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use indicatif::HumanCount;
 use parallax_connect::{JournalEntry, JournalKind};
-use parallax_core::{Escaped, SyncStats, escape};
+use parallax_core::{Escaped, SyncStats};
 use parallax_store::{JournalName, Store};
 use tokio::time::sleep;
 
@@ -11,7 +11,7 @@ use crate::args::EventsArgs;
 use crate::console::Console;
 use crate::error::Failure;
 use crate::exit::Exit;
-use crate::text::{FAINT, GOOD, ODD, WRONG, counts, paint, seconds};
+use crate::text::{FAINT, GOOD, ODD, WRONG, count, counts, paint, seconds};
 
 /// How often a journal that is followed is looked at.
 const FOLLOW_EVERY: Duration = Duration::from_millis(250);
@@ -166,6 +166,9 @@ pub(crate) fn words(kind: &JournalKind) -> String {
             let failed = paint(ODD, format!("attempt {attempt} failed"));
             format!("{step_id}: {failed}, the next after {pause}: {error}")
         }
+        JournalKind::StepRestarted { step_id, attempt } => {
+            format!("{step_id}: attempt {attempt} started")
+        }
         JournalKind::StepStalled {
             step_id,
             idle_ms,
@@ -290,9 +293,16 @@ fn changed(stats: &SyncStats) -> String {
     let fields = SyncStats::FIELDS.iter().zip(stats.values());
     let changed: Vec<String> = fields
         .filter(|(field, count)| *count > 0 && !field.ends_with("unchanged"))
-        .map(|(field, count)| {
-            let field = escape(field).replace('_', " ");
-            format!("{} {field}", HumanCount(count))
+        .map(|(field, n)| {
+            let (kind, what) = field.split_once('_').unwrap_or((field, ""));
+            let records = match kind {
+                "entities" => count(n, "entity", "entities"),
+                _ => count(n, "relationship", "relationships"),
+            };
+            match what {
+                "duplicates" => format!("{records} emitted twice"),
+                what => format!("{records} {what}"),
+            }
         })
         .collect();
     match changed.is_empty() {

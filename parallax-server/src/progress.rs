@@ -231,6 +231,10 @@ impl Board {
                 ));
                 None
             }
+            JournalKind::StepRestarted { step_id, attempt } => {
+                self.step(&step_id)?.trouble = Some(format!("attempt {attempt}"));
+                None
+            }
             JournalKind::StepStalled {
                 step_id,
                 idle_ms,
@@ -426,6 +430,11 @@ mod tests {
             pause_ms: 2_000,
         });
         story.push(shown(&board));
+        board.note(JournalKind::StepRestarted {
+            step_id: "users".to_owned(),
+            attempt: 2,
+        });
+        story.push(shown(&board));
         board.note(JournalKind::StepStalled {
             step_id: "users".to_owned(),
             idle_ms: 60_000,
@@ -442,6 +451,7 @@ mod tests {
         users  Collect users  1,000 entities  about 25 %
         users  Collect users  1,000 entities  200/s  5 s  about 25 %
         users  Collect users  5 s  about 8 %  attempt 1 failed: 503; the next after 2.00 s
+        users  Collect users  5 s  about 8 %  attempt 2
         users  Collect users  5 s  about 8 %  nothing new for 1 min 0 s
         users  Collect users  4,100 entities  820/s  5 s  more than the last time
         users  Collect users  4,100 entities  58/s  1 min 10 s  more than the last time

@@ -71,11 +71,12 @@ pub(super) async fn run_attempt(
     telemetry: &Telemetry<'_>,
 ) -> Attempted {
     let now = Instant::now();
-    let begun = *tries.begun.get_or_insert_with(|| {
-        telemetry.step_started(&step.id);
-        now
-    });
     let attempt = attempts.fetch_add(1, Ordering::Relaxed) + 1;
+    match attempt {
+        1 => telemetry.step_started(&step.id),
+        _ => telemetry.step_restarted(&step.id, attempt),
+    }
+    let begun = *tries.begun.get_or_insert(now);
 
     // The call as well as the future, and its drop when it takes too long: each may panic.
     let run_once = async {

@@ -84,6 +84,7 @@ async fn a_run_is_logged_line_by_line() {
     step{step_id=~roles} > INFO Step started connector_id=~varied sync_id=~sync-001 step_id=~roles
     step{step_id=~roles} > WARN Step retrying connector_id=~varied sync_id=~sync-001 step_id=~roles attempt=1 kind=~retryable error=~connection reset pause_ms=0
     step{step_id=~hosts} > INFO Step started connector_id=~varied sync_id=~sync-001 step_id=~hosts
+    step{step_id=~roles} > DEBUG Step restarted connector_id=~varied sync_id=~sync-001 step_id=~roles attempt=2
     step{step_id=~roles} > WARN Step failed connector_id=~varied sync_id=~sync-001 step_id=~roles kind=~retryable error=~connection reset attempts=2 duration_ms=0
     WARN Step skipped connector_id=~varied sync_id=~sync-001 step_id=~grants kind=~dependency_failed error=~step roles did not complete
     step{step_id=~users} > INFO Step completed connector_id=~varied sync_id=~sync-001 step_id=~users entities=2 relationships=1 rejected=0 duration_ms=10

@@ -22,7 +22,8 @@ fn each_entry_is_a_line() {
     let stats = SyncStats::from_values(SyncStats::FIELDS.map(|field| match field {
         "entities_created" => 1_200,
         "entities_unchanged" => 40,
-        "relationships_deleted" => 3,
+        "relationships_deleted" => 1,
+        "relationships_duplicates" => 2,
         _ => 0,
     }));
     let committed = |outcome: &str, replayed, stats| JournalKind::Committed {
@@ -46,6 +47,10 @@ fn each_entry_is_a_line() {
             attempt: 1,
             error: error("503"),
             pause_ms: 1_500,
+        },
+        JournalKind::StepRestarted {
+            step_id: step_id(),
+            attempt: 2,
         },
         JournalKind::StepStalled {
             step_id: step_id(),
@@ -134,21 +139,22 @@ fn each_entry_is_a_line() {
      2  2025-11-24 16:00:00.120  users: started
      3  2025-11-24 16:00:00.120  users: 1,000 entities, 1 relationship so far
      4  2025-11-24 16:00:00.120  users: attempt 1 failed, the next after 1.50 s: 503
-     5  2025-11-24 16:00:00.120  users: has emitted nothing for 1 min 0 s
-     6  2025-11-24 16:00:00.120  users: blocks its thread, for 5.00 s so far
-     7  2025-11-24 16:00:00.120  users: 2 rejected by empty_key: user "": a key is empty
-     8  2025-11-24 16:00:00.120  users: incomplete in 2 attempts, 1,200 entities, 1.23 s (600 ms of it throttled): page 2 timed out
-     9  2025-11-24 16:00:00.120  users: failed in 4 attempts, 9.00 s: 503
-    10  2025-11-24 16:00:00.120  users: skipped: step login did not complete
-    11  2025-11-24 16:00:00.120  run completed: 1,200 entities, 1.30 s
-    12  2025-11-24 16:00:00.120  cancelled: nothing is committed
-    13  2025-11-24 16:00:00.120  could not start: steps depend on each other
-    14  2025-11-24 16:00:00.120  partial: 1,200 entities created, 3 relationships deleted
-    15  2025-11-24 16:00:00.120  committed, as before: nothing changed
-    16  2025-11-24 16:00:00.120  deletes held: 120 entities, as changeset 3: 120 of 200 entities would go
-    17  2025-11-24 16:00:00.120  deletes approved: 120 entities of changeset 3 gone
-    18  2025-11-24 16:00:00.120  deletes rejected: 120 entities of changeset 3 kept
-    19  2025-11-24 16:00:00.120  not committed: no space left
-    20  2025-11-24 16:00:00.120  something that this version does not know
+     5  2025-11-24 16:00:00.120  users: attempt 2 started
+     6  2025-11-24 16:00:00.120  users: has emitted nothing for 1 min 0 s
+     7  2025-11-24 16:00:00.120  users: blocks its thread, for 5.00 s so far
+     8  2025-11-24 16:00:00.120  users: 2 rejected by empty_key: user "": a key is empty
+     9  2025-11-24 16:00:00.120  users: incomplete in 2 attempts, 1,200 entities, 1.23 s (600 ms of it throttled): page 2 timed out
+    10  2025-11-24 16:00:00.120  users: failed in 4 attempts, 9.00 s: 503
+    11  2025-11-24 16:00:00.120  users: skipped: step login did not complete
+    12  2025-11-24 16:00:00.120  run completed: 1,200 entities, 1.30 s
+    13  2025-11-24 16:00:00.120  cancelled: nothing is committed
+    14  2025-11-24 16:00:00.120  could not start: steps depend on each other
+    15  2025-11-24 16:00:00.120  partial: 1,200 entities created, 1 relationship deleted, 2 relationships emitted twice
+    16  2025-11-24 16:00:00.120  committed, as before: nothing changed
+    17  2025-11-24 16:00:00.120  deletes held: 120 entities, as changeset 3: 120 of 200 entities would go
+    18  2025-11-24 16:00:00.120  deletes approved: 120 entities of changeset 3 gone
+    19  2025-11-24 16:00:00.120  deletes rejected: 120 entities of changeset 3 kept
+    20  2025-11-24 16:00:00.120  not committed: no space left
+    21  2025-11-24 16:00:00.120  something that this version does not know
     "#);
 }

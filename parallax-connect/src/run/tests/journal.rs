@@ -7,6 +7,7 @@ use futures::future::BoxFuture;
 use parallax_core::{entity, relationship};
 
 use super::*;
+use crate::RateLimiter;
 
 /// A connector of one step.
 struct One<'a>(
@@ -135,6 +136,25 @@ async fn stalled_step_is_told_once_until_it_goes_on() {
     290000 step_stalled,step_id:list,idle_ms:60000,blocking:false
     330000 step_completed,step_id:list,status:completed,attempts:1,entities:2,relationships:0,rejected:0,duration_ms:330000
     330000 completed,entities:2,relationships:0,duration_ms:330000
+    ");
+}
+
+#[tokio::test(start_paused = true)]
+async fn wait_for_a_rate_limit_is_no_stall() {
+    let limiter = RateLimiter::new(1, Duration::from_secs(250));
+    let waits = one(async |ctx: StepContext| {
+        limiter.until_ready(&ctx, "it").await?;
+        limiter.until_ready(&ctx, "it").await?;
+        sleep(Duration::from_secs(150)).await;
+        Ok(())
+    });
+    let journal = journal(&waits, Duration::from_secs(60)).await;
+    insta::assert_snapshot!(journal.join("\n"), @"
+    0 started,connector_version:,steps:[{step_id:list,title:List it,depends_on:[],selected:true}]
+    0 step_started,step_id:list
+    300000 step_stalled,step_id:list,idle_ms:60000,blocking:false
+    400000 step_completed,step_id:list,status:completed,attempts:1,entities:0,relationships:0,rejected:0,duration_ms:400000,throttled_ms:250000
+    400000 completed,entities:0,relationships:0,duration_ms:400000
     ");
 }
 

@@ -783,6 +783,12 @@ fn the_journal_tells_it_all(
         let pauses = (1..).zip(fate.tries());
         let pauses = pauses.filter_map(|(n, attempt)| Some((n, millis_of(attempt.pause?))));
         prop_assert!(retries.eq(pauses), "retries of {}", id);
+        let restarts = of_step().filter_map(|entry| match &entry.kind {
+            JournalKind::StepRestarted { attempt, .. } => Some(*attempt),
+            _ => None,
+        });
+        let begun = u32::try_from(fate.tries().len()).unwrap();
+        prop_assert!(restarts.eq(2..=begun), "restarts of {}", id);
         let script = plan.script(id);
         let most = (script.entities + script.rejected, script.relationships);
         for entry in of_step() {

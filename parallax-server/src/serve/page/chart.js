@@ -42,7 +42,7 @@ const percent = (part, whole) => `${((100 * part) / whole).toFixed(3)}%`;
 
 /** Says in words what a step is at. */
 function word(step) {
-  if (step.state === 'retrying') return `retrying in ${duration(step.resumesAt - now())}`;
+  if (step.state === 'retrying') return `retrying in ${duration(Math.max(step.resumesAt - now(), 0))}`;
   if (step.state === 'running' && step.retries) return `running, attempt ${step.retries + 1}`;
   if (step.state === 'stalled') return `silent for ${duration(now() - step.idleSince)}`;
   return undefined;
@@ -50,7 +50,6 @@ function word(step) {
 
 /** Describes the steps of a sync in time, in the order of their declaration. */
 export function waterfall(run) {
-  run.wake(now());
   const from = run.startedAt;
   const until = run.ranUntil ?? run.endedAt ?? now();
   const whole = Math.max(until - from, 1);

@@ -34,7 +34,6 @@ export class Run {
     const at = Date.parse(entry.at);
     this.heardAt = at;
     this.startedAt ??= at;
-    this.wake(at);
     const handle = HANDLERS[entry.kind];
     if (handle) handle(this, entry, at);
     // Progress is seen in the steps; a line for each would hide the rest.
@@ -54,13 +53,6 @@ export class Run {
       this.steps.set(id, step);
     }
     return step;
-  }
-
-  /** Begins the attempts whose pause is over: nothing tells of that until they emit. */
-  wake(now) {
-    for (const step of this.steps.values()) {
-      if (step.state === 'retrying' && step.resumesAt <= now && !this.isOver) resume(step, step.resumesAt);
-    }
   }
 
   get totals() {
@@ -142,6 +134,9 @@ const HANDLERS = {
     Object.assign(step, { entities: 0, relationships: 0, retries: attempt });
     const last = step.attempts.at(-1);
     if (last) Object.assign(last, { to: at, state: 'retrying', error });
+  },
+  step_restarted(run, { step_id }, at) {
+    resume(run.step(step_id), at);
   },
   step_stalled(run, { step_id, idle_ms, blocking }, at) {
     const step = run.step(step_id);

@@ -168,6 +168,7 @@ function sentence(entry) {
   switch (entry.kind) {
     case 'started': return `Sync started: ${plural(entry.steps.length, 'step', 'steps')}`;
     case 'step_started': return 'Step started';
+    case 'step_restarted': return `Attempt ${entry.attempt} started`;
     case 'step_retrying': return `Attempt ${entry.attempt} failed, next in ${duration(entry.pause_ms)}: ${error.message}`;
     case 'step_stalled': return `Silent for ${duration(entry.idle_ms)}${entry.blocking ? ', and blocks its thread' : ''}`;
     case 'records_rejected': return `${plural(entry.count, 'record', 'records')} rejected: ${entry.rule}`;
