@@ -41,7 +41,7 @@ fn run_all(steps: &mut Steps) -> Result<()> {
     // is a link, that looks like another compiler, and everything would be built twice.
     let tests = format!(
         "CARGO=cargo PROMETHEUS={} PROMTOOL={} PROMETHEUS_CLIENT={} STRACE={} CHROMIUM={} \
-         PLAYWRIGHT={} OTLP_PYTHONPATH={} {} run --workspace {FEATURES} --locked --profile ci",
+         PLAYWRIGHT={} OTLP_PYTHONPATH={} SCHEMATHESIS={} {} run --workspace {FEATURES} --locked --profile ci",
         tools.prometheus,
         tools.promtool,
         tools.prometheus_client,
@@ -49,6 +49,7 @@ fn run_all(steps: &mut Steps) -> Result<()> {
         tools.chromium,
         tools.playwright,
         tools.otlp_pythonpath,
+        tools.schemathesis,
         tools.nextest
     );
     steps.run("tests", &tests, command::run)?;

@@ -32,6 +32,8 @@ Commands:
                     Measure committing N entities, or running them into a session, too
   bench metrics     Measure recording metrics, a scrape, and a flood of ids
   bench runner      Measure what the runner costs beside the work it runs
+  bench watchers [CLIENTS]
+                    Measure what it costs a sync to be watched over HTTP
   ci                Run everything that must pass before a change is merged
   layers            Check the manifests: who depends on whom, what crates.io asks for
   pictures          Make the pictures of the dashboard in docs/src/images
@@ -62,7 +64,7 @@ fn run() -> Result<()> {
         [] | ["help" | "--help" | "-h"] => print!("{HELP}"),
         [
             "bench",
-            bench @ ("commit" | "metrics" | "runner"),
+            bench @ ("commit" | "metrics" | "runner" | "watchers"),
             size @ ..,
         ] => command::run(&format!(
             "cargo run --release --locked --package parallax-bench --bin {bench} -- {}",

@@ -25,6 +25,8 @@ pub(crate) struct Tools {
     pub(crate) playwright: String,
     /// Where Python finds OpenTelemetry's messages.
     pub(crate) otlp_pythonpath: String,
+    /// Where Python finds what asks the daemon all that its OpenAPI document allows, and more.
+    pub(crate) schemathesis: String,
 }
 
 /// A cargo subcommand that does not come with Rust.
@@ -48,6 +50,47 @@ const DENY: Tool = Tool {
     features: "",
 };
 
+/// A package of Python, in a directory of its own.
+struct Package {
+    name: &'static str,
+    version: &'static str,
+    /// Arguments of `pip install` that leave out what is not used here.
+    options: &'static str,
+    /// What is there once it is fetched.
+    file: &'static str,
+}
+
+/// The official client, which has a parser of each format.
+const PROMETHEUS_CLIENT: Package = Package {
+    name: "prometheus-client",
+    version: "0.26.0",
+    options: "--no-deps",
+    file: "prometheus_client/openmetrics/parser.py",
+};
+
+/// OpenTelemetry's own messages: what is exported is decoded with them.
+const OPENTELEMETRY_PROTO: Package = Package {
+    name: "opentelemetry-proto",
+    version: "1.45.2",
+    options: "",
+    file: "opentelemetry/proto",
+};
+
+const SCHEMATHESIS: Package = Package {
+    name: "schemathesis",
+    version: "4.32.5",
+    options: "",
+    file: "schemathesis/cli",
+};
+
+/// libclang: as a package of Python it is one file that needs nothing else.
+const LIBCLANG: Package = Package {
+    name: "libclang",
+    version: "18.1.1",
+    options: "--no-deps",
+    file: "clang/native/libclang.so",
+};
+
 /// Finds the tools, and builds those that are not there.
 pub(crate) fn run() -> Result<Tools> {
     check_c_compiler()?;
@@ -57,11 +100,12 @@ pub(crate) fn run() -> Result<Tools> {
         deny: DENY.find_or_install()?,
         prometheus,
         promtool,
-        prometheus_client: find_or_fetch_prometheus_client()?,
+        prometheus_client: PROMETHEUS_CLIENT.find_or_fetch()?,
         strace: find_or_install("strace", "strace")?,
         chromium: find_or_install("/usr/bin/chromium", "chromium")?,
         playwright: find_or_install_playwright()?,
-        otlp_pythonpath: find_or_fetch_otlp()?,
+        otlp_pythonpath: OPENTELEMETRY_PROTO.find_or_fetch()?,
+        schemathesis: SCHEMATHESIS.find_or_fetch()?,
     })
 }
 
@@ -73,24 +117,13 @@ pub(crate) fn find_nextest() -> Result<String> {
 /// Finds libclang, or fetches it into the target directory: `tests/fault` reads SQLite's header
 /// with it. Returns the variables that its build needs.
 pub(crate) fn find_or_fetch_libclang() -> Result<String> {
-    const VERSION: &str = "18.1.1";
-    let root = env::current_dir()?.join(format!("target/tools/libclang-{VERSION}"));
-    let fetched = root.join("clang/native");
     let given = env::var_os("LIBCLANG_PATH").map(PathBuf::from);
     let directory = match given.or_else(installed_libclang) {
         Some(directory) => directory,
         None => {
-            if !fetched.join("libclang.so").is_file() {
-                // As a package of Python it is one file that needs nothing else.
-                let line = format!(
-                    "python3 -m pip install --quiet --no-deps --target {} libclang=={VERSION}",
-                    root.display()
-                );
-                println!("libclang is not there; fetching it\n{line}");
-                command::run(&line)
-                    .context("libclang is missing; on Debian: apt-get install libclang-dev")?;
-            }
-            fetched
+            let fetched = LIBCLANG.find_or_fetch();
+            let fetched = fetched.context("or install Debian's package libclang-dev")?;
+            Path::new(&fetched).join("clang/native")
         }
     };
     // The headers that belong to a compiler; libclang's own are in another package.
@@ -100,22 +133,6 @@ pub(crate) fn find_or_fetch_libclang() -> Result<String> {
         directory.display(),
         headers.trim()
     ))
-}
-
-/// Finds OpenTelemetry's own messages for Python, or fetches them into the target directory: what is
-/// exported is decoded with them.
-fn find_or_fetch_otlp() -> Result<String> {
-    const VERSION: &str = "1.45.2";
-    let root = env::current_dir()?.join(format!("target/tools/opentelemetry-proto-{VERSION}"));
-    if !root.join("opentelemetry/proto").is_dir() {
-        let line = format!(
-            "python3 -m pip install --quiet --target {} opentelemetry-proto=={VERSION}",
-            root.display()
-        );
-        println!("opentelemetry-proto is not there; fetching it\n{line}");
-        command::run(&line).context("Python's package opentelemetry-proto is missing")?;
-    }
-    Ok(root.display().to_string())
 }
 
 /// Returns the directory of the system's libclang.
@@ -164,22 +181,6 @@ fn find_or_install_playwright() -> Result<String> {
     Ok(module.display().to_string())
 }
 
-/// Fetches the official Python client, which has a parser of each format, unless that is done.
-fn find_or_fetch_prometheus_client() -> Result<String> {
-    const VERSION: &str = "0.26.0";
-    let root = env::current_dir()?.join(format!("target/tools/prometheus-client-{VERSION}"));
-    let root = root.display();
-    if !Path::new(&format!("{root}/prometheus_client/openmetrics/parser.py")).is_file() {
-        let line = format!(
-            "python3 -m pip install --quiet --no-deps --target {root} prometheus-client=={VERSION}"
-        );
-        println!("prometheus_client is not there; fetching it\n{line}");
-        command::run(&line)
-            .context("prometheus_client is missing; on Debian: apt-get install python3-pip")?;
-    }
-    Ok(root.to_string())
-}
-
 /// Finds Prometheus and promtool, or unpacks them from Debian's package without installing that: the
 /// package starts a Prometheus, which is not ours to start.
 fn find_or_unpack_prometheus() -> Result<[String; 2]> {
@@ -219,6 +220,32 @@ fn find_or_unpack_prometheus() -> Result<[String; 2]> {
         unpacked.join(" or ")
     );
     Ok(unpacked)
+}
+
+impl Package {
+    /// Returns the directory that Python must be told of.
+    fn find_or_fetch(&self) -> Result<String> {
+        let Self {
+            name,
+            version,
+            options,
+            file,
+        } = self;
+        let root = env::current_dir()?.join(format!("target/tools/{name}-{version}"));
+        if !root.join(file).exists() {
+            println!("Python's package {name} is not there; fetching it");
+            find_or_install("python3 -m pip", "python3-pip")?;
+            let line = format!(
+                "python3 -m pip install --quiet --no-warn-script-location {options} --target {} \
+                 {name}=={version}",
+                root.display()
+            );
+            println!("{line}");
+            command::run(&line).with_context(|| format!("`{line}` failed"))?;
+        }
+        println!("{name} {version} (`{}`)", root.display());
+        Ok(root.display().to_string())
+    }
 }
 
 impl Tool {

@@ -13,6 +13,8 @@ use tempfile::TempDir;
 
 use crate::desk::{find_users, parallax, run, send};
 
+mod any_request;
+
 /// For whatever is waited for: far longer than it takes.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -450,6 +452,13 @@ fn quiet_desk() -> TempDir {
     dir
 }
 
+fn admin_token(dir: &Path) -> String {
+    let tokens = fs::read_to_string(dir.join("parallax.db.tokens")).unwrap();
+    let mut lines = tokens.lines();
+    let token = lines.find_map(|line| line.strip_prefix("admin "));
+    token.unwrap().to_owned()
+}
+
 #[test]
 fn commands_that_write_go_through_the_daemon_that_holds_the_store() {
     let dir = quiet_desk();
@@ -518,11 +527,7 @@ fn hostile_clients_are_refused_and_nobody_else_waits() {
         })
         .collect();
     assert_eq!(daemon.get("/livez").1, "alive\n");
-    let tokens = fs::read_to_string(dir.path().join("parallax.db.tokens")).unwrap();
-    let token = tokens
-        .lines()
-        .find_map(|line| line.strip_prefix("admin "))
-        .unwrap();
+    let token = admin_token(dir.path());
     let bearer = format!("Authorization: Bearer {token}\r\n");
     let path = "/api/v1/changesets/1/approve";
     for (headers, expected) in [

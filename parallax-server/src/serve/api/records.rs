@@ -145,7 +145,7 @@ pub(super) async fn relationships(
 
 /// Shows an entity, as each source that has it does.
 #[utoipa::path(get, path = "/api/v1/entities/{id}", tag = "records",
-    params(("id" = String, Path, description = "32 hexadecimal digits")),
+    params(("id" = String, Path, description = "32 hexadecimal digits", pattern = "^[0-9a-f]{32}$")),
     responses((status = OK, body = [StoredObject]), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn entity(Live(daemon): Live, Place(id): Place<String>) -> Result<Json, Problem> {
     one(&daemon, Browse::entities(), &id).await
@@ -153,7 +153,7 @@ pub(super) async fn entity(Live(daemon): Live, Place(id): Place<String>) -> Resu
 
 /// Shows a relationship, as each source that has it does.
 #[utoipa::path(get, path = "/api/v1/relationships/{id}", tag = "records",
-    params(("id" = String, Path, description = "32 hexadecimal digits")),
+    params(("id" = String, Path, description = "32 hexadecimal digits", pattern = "^[0-9a-f]{32}$")),
     responses((status = OK, body = [StoredObject]), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn relationship(
     Live(daemon): Live,
@@ -225,7 +225,7 @@ pub(super) struct NeighbourParams {
 
 /// Lists the relationships of an entity with the entities at their ends.
 #[utoipa::path(get, path = "/api/v1/entities/{id}/relationships", tag = "records",
-    params(("id" = String, Path, description = "32 hexadecimal digits"), NeighbourParams),
+    params(("id" = String, Path, description = "32 hexadecimal digits", pattern = "^[0-9a-f]{32}$"), NeighbourParams),
     responses((status = OK, body = RecordPage), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn neighbours(
     Live(daemon): Live,
@@ -307,6 +307,7 @@ pub(super) async fn types(Live(daemon): Live) -> Result<Json, Problem> {
 #[into_params(parameter_in = Query)]
 pub(super) struct SubjectParams {
     /// `TYPE:KEY`, or an id of 32 hexadecimal digits.
+    #[param(pattern = "^([^:]+:.+|[0-9a-f]{32})$")]
     subject: String,
 }
 
@@ -333,6 +334,7 @@ pub(super) async fn explain(
 #[into_params(parameter_in = Query)]
 pub(super) struct HistoryParams {
     /// `TYPE:KEY`, or an id of 32 hexadecimal digits.
+    #[param(pattern = "^([^:]+:.+|[0-9a-f]{32})$")]
     subject: String,
     /// How many events of each record at most, 100 if nothing is said.
     #[param(minimum = 1, maximum = 1000)]
