@@ -193,12 +193,7 @@ impl<'a> Pieces<'a> {
     }
 
     fn pem(&mut self) -> Cow<'a, str> {
-        let end = self.rest.find(PEM_END).and_then(|end| {
-            let name = end + PEM_END.len();
-            let dashes = self.rest.get(name..)?.find("-----")?;
-            Some(name + dashes + "-----".len())
-        });
-        self.take(end.unwrap_or(self.rest.len()));
+        self.take(end_of_pem(self.rest));
         Cow::Borrowed(HIDDEN)
     }
 
@@ -353,7 +348,14 @@ impl<'a> Pieces<'a> {
             self.in_string = false;
         }
         let value = tail.get(glue.text.len()..).unwrap_or_default();
-        let (open, end, close) = self.extent(glue, value);
+        let (open, mut end, mut close) = self.extent(glue, value);
+        if let Some(pem) = value.find(PEM_BEGIN).filter(|pem| *pem < end) {
+            let block = value.get(pem..).unwrap_or_default();
+            let block_end = pem + end_of_pem(block);
+            if block_end > end {
+                (end, close) = (block_end, 0);
+            }
+        }
         let hidden = value.get(open..end).unwrap_or_default();
         self.take(word.len() + glue.text.len() + end + close);
         // Attributes may hold the value, too.
@@ -410,6 +412,16 @@ impl<'a> Pieces<'a> {
         let is_whole_line = glue.separator == Separator::Colon || glue.is_spaced;
         until(end_of_bare(value, closed, is_whole_line, self.in_string))
     }
+}
+
+/// Returns where the PEM block ends with which a text begins.
+fn end_of_pem(text: &str) -> usize {
+    let end = text.find(PEM_END).and_then(|end| {
+        let name = end + PEM_END.len();
+        let dashes = text.get(name..)?.find("-----")?;
+        Some(name + dashes + "-----".len())
+    });
+    end.unwrap_or(text.len())
 }
 
 /// Hides a value, unless there is nothing in it to hide.

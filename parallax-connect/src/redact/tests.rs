@@ -63,8 +63,28 @@ fn a_url_shows_what_was_asked_for_and_not_by_whom() {
 }
 
 #[test]
+fn what_is_encoded_too_often_or_too_long_is_hidden() {
+    let encoded =
+        |times: usize| format!("https://a.example/?q=a%{}20b&p=1", "25".repeat(times - 1));
+    assert_eq!(url(&encoded(4)), encoded(4));
+    assert_eq!(url(&encoded(5)), "https://a.example/?q=***&p=1");
+    let long = |words: usize| format!("https://a.example/?q={}&p=1", "a%20".repeat(words));
+    assert_eq!(url(&long(100)), long(100));
+    assert_eq!(url(&long(3_000)), "https://a.example/?q=***&p=1");
+}
+
+#[test]
 fn a_body_keeps_what_explains_the_error() {
     for (given, shown) in [
+        ("password=…", ""),
+        (
+            "key=x-----BEGIN PRIVATE KEY-----\nabc\n-----END PRIVATE KEY-----, b=z",
+            "key=*** b=z",
+        ),
+        (
+            "at x-----BEGIN PRIVATE KEY-----\nabc\n-----END PRIVATE KEY-----, b=z",
+            "at x***, b=z",
+        ),
         (
             r#"{"error":"invalid_grant","code":"E401","key":"PROJ-1","request":"550e8400-e29b-41d4-a716-446655440000"}"#,
             "",
