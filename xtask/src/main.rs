@@ -66,10 +66,16 @@ fn run() -> Result<()> {
             "bench",
             bench @ ("commit" | "metrics" | "runner" | "watchers"),
             size @ ..,
-        ] => command::run(&format!(
-            "cargo run --release --locked --package parallax-bench --bin {bench} -- {}",
-            size.join(" ")
-        ))?,
+        ] => {
+            let features = match *bench {
+                "watchers" => "",
+                _ => "--no-default-features",
+            };
+            command::run(&format!(
+                "cargo run --release --locked --package parallax-bench {features} --bin {bench} -- {}",
+                size.join(" ")
+            ))?;
+        }
         ["ci"] => ci::run()?,
         ["layers"] => layers::run()?,
         ["pictures"] => pictures()?,
