@@ -6,23 +6,24 @@
 mod hold_deletes;
 mod interval;
 mod problem;
+mod schedule;
 mod section;
 
 use std::fs;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use parallax_core::{is_identifier, is_plain_name};
+use parallax_scheduler::Schedule;
 use parallax_store::Guard;
 use toml::de::{DeTable, DeValue};
 
-pub(crate) use interval::in_short;
 pub(crate) use problem::{ConfigError, Problems};
+pub(crate) use schedule::schedule_in_short;
 
 use hold_deletes::hold_deletes;
-use interval::interval;
+use schedule::schedule;
 use section::Section;
 
 /// What `parallax serve` does, as far as its file says.
@@ -52,7 +53,7 @@ pub(crate) struct ConnectorConfig {
     pub(crate) name: String,
     /// The account, if not the connector's own choice.
     pub(crate) account: Option<String>,
-    pub(crate) every: Duration,
+    pub(crate) schedule: Schedule,
     /// Which deletes are held.
     pub(crate) guard: Guard,
 }
@@ -130,9 +131,7 @@ fn connector_config(
     let kind = section.required("kind", &header, || {
         format!("add kind = {:?}", kinds.first().copied().unwrap_or("KIND"))
     });
-    let every = section.required("every", &header, || {
-        "add every = \"15m\", or how often it shall run".to_owned()
-    });
+    let schedule = schedule(&mut section, &header);
     let name = section.text("name");
     let account = section.secret("account");
     let guard = hold_deletes(&mut section);
@@ -146,15 +145,6 @@ fn connector_config(
         let what = format!("there is no connector {kind:?}");
         problems.note_at(&span, what, section::suggestion(kind, kinds));
         None
-    });
-    let every = every.and_then(|(text, span)| match interval(text) {
-        Ok(every) => Some(every),
-        Err(reason) => {
-            let what = format!("every = {text:?} is not an interval: {reason}");
-            let help = "write a number and s, m, h or d, for example \"15m\"";
-            problems.note_at(&span, what, help);
-            None
-        }
     });
     let name = match name {
         Some((name, span)) if !is_identifier(name) => {
@@ -184,7 +174,7 @@ fn connector_config(
         kind: kind?.to_owned(),
         name: name?.to_owned(),
         account: account.map(|(account, _)| account),
-        every: every?,
+        schedule: schedule?,
         guard: guard?,
     })
 }

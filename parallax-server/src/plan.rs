@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf, absolute};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use parallax_connect::{Connector, Runner, Step};
+use parallax_scheduler::Schedule;
 use parallax_store::{Guard, Store, StoreError};
 
 use crate::app::{App, Opened};
@@ -45,7 +47,9 @@ pub(crate) struct Source {
     pub(crate) kind: String,
     pub(crate) connector_id: String,
     pub(crate) account_id: String,
-    pub(crate) every: Duration,
+    pub(crate) schedule: Schedule,
+    /// The longest time between two of its ticks.
+    pub(crate) interval: Duration,
     pub(crate) guard: Guard,
     pub(crate) steps: Vec<ListedStep>,
 }
@@ -217,7 +221,8 @@ async fn source(app: &App, config: ConnectorConfig) -> Result<Source, Failure> {
         kind: config.kind,
         connector_id: config.name,
         account_id,
-        every: config.every,
+        interval: config.schedule.longest_interval(Timestamp::now()),
+        schedule: config.schedule,
         guard: config.guard,
     })
 }
@@ -247,7 +252,7 @@ impl std::fmt::Debug for Source {
         f.debug_struct("Source")
             .field("connector_id", &self.connector_id)
             .field("account_id", &self.account_id)
-            .field("every", &self.every)
+            .field("schedule", &self.schedule)
             .finish_non_exhaustive()
     }
 }

@@ -230,7 +230,8 @@ fn scheduler(plan: &Plan, store: &Arc<Store>) -> Result<Scheduler, Failure> {
     let mut scheduler = Scheduler::new(Arc::clone(store));
     for source in &plan.sources {
         let connector = Arc::clone(&source.connector);
-        let job = Job::new(connector, &source.account_id, source.every).guard(source.guard);
+        let schedule = source.schedule.clone();
+        let job = Job::new(connector, &source.account_id, schedule).guard(source.guard);
         scheduler = scheduler.job(job).map_err(|error| Failure::Defect {
             message: error.to_string(),
         })?;

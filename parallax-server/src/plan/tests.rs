@@ -48,7 +48,9 @@ fn check_says_what_would_be_done() {
     config     DIR/parallax.toml
     listen     http://127.0.0.1:7700
     connector  team, account acme: 2 steps, every 15m
+      due      at once
     connector  team-eu, account globex: 2 steps, every 1d
+      due      at once
     store      sqlite:DIR/parallax.db, to be created
     ");
     insta::assert_snapshot!(told(config, "serve"), @"
@@ -132,12 +134,14 @@ fn store_is_named_and_can_be_used() {
     config     DIR/parallax.toml
     listen     http://127.0.0.1:7700
     connector  team, account acme: 2 steps, every 1h
+      due      at once
     store      sqlite::memory:, gone when the process ends
 
     5
     config     DIR/parallax.toml
     listen     http://127.0.0.1:7700
     connector  team, account acme: 2 steps, every 1h
+      due      at once
     error: there is no directory /nowhere
       help: create the directory, or check the path
 
@@ -145,6 +149,7 @@ fn store_is_named_and_can_be_used() {
     config     DIR/parallax.toml
     listen     http://127.0.0.1:7700
     connector  team, account acme: 2 steps, every 1h
+      due      at once
     error: / is a directory, not a store
       help: name a file in the directory, for example sqlite:DIRECTORY/parallax.db
 
@@ -152,6 +157,7 @@ fn store_is_named_and_can_be_used() {
     config     DIR/parallax.toml
     listen     http://127.0.0.1:7700
     connector  team, account acme: 2 steps, every 1h
+      due      at once
     store      sqlite::memory:, gone when the process ends
     "#);
 }

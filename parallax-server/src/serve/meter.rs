@@ -38,7 +38,7 @@ pub(super) async fn begin(
             .collect();
         metrics.register(&source.connector_id, &steps);
         let (connector_id, account_id) = (&source.connector_id, &source.account_id);
-        metrics.scheduled(connector_id, account_id, source.every);
+        metrics.scheduled(connector_id, account_id, source.interval);
         let source_id = (connector_id.clone(), account_id.clone());
         let Some(stored) = stored(store, &source_id).await? else {
             continue;

@@ -12,6 +12,7 @@ use super::Daemon;
 use super::answer::{Json, Page};
 use super::problem::Problem;
 use super::request::{self, Live, Params, Place};
+use crate::config::schedule_in_short;
 use crate::rows::{Row, quoted, row_at, rows};
 use crate::text::millis;
 
@@ -25,7 +26,9 @@ struct Source<'a> {
     account_id: &'a str,
     /// Whether it is in the configuration; if not, it is stored and nothing syncs it.
     configured: bool,
-    /// How often it is synced.
+    /// When it is synced: `every 15m`, or a cron pattern with its time zone.
+    schedule: Option<&'a str>,
+    /// How far two of these times are apart at the most.
     every_ms: Option<u64>,
     /// `idle`, `waiting` for other syncs to end, `running`, or `not_scheduled`.
     activity: &'static str,
@@ -180,7 +183,8 @@ struct Known {
     stored: Rows,
     /// Each with its row, and with its job.
     sources: BTreeMap<SourceId, (Option<usize>, Option<JobStatus>)>,
-    every: HashMap<SourceId, Duration>,
+    /// When those of the configuration are synced, in words, and how far that is apart.
+    schedules: HashMap<SourceId, (String, Duration)>,
 }
 
 impl Known {
@@ -201,15 +205,16 @@ impl Known {
             let id = (job.connector_id.clone(), job.account_id.clone());
             sources.entry(id).or_default().1 = Some(job);
         }
-        let every = daemon.sources.iter().map(|source| {
+        let schedules = daemon.sources.iter().map(|source| {
             let id = (source.connector_id.clone(), source.account_id.clone());
-            (id, source.every)
+            let schedule = schedule_in_short(&source.schedule, source.interval);
+            (id, (schedule, source.interval))
         });
         Ok(Self {
             now: Timestamp::now(),
             stored,
             sources,
-            every: every.collect(),
+            schedules: schedules.collect(),
         })
     }
 
@@ -229,6 +234,7 @@ impl Known {
         job: Option<&'a JobStatus>,
         syncs: &'a Syncs,
     ) -> Source<'a> {
+        let schedule = self.schedules.get(id);
         let number = |column| row.map_or(0, |row| row.number(column));
         let text = |column| row.and_then(|row| row.text(column));
         let (activity, running_sync_id, elapsed) = match job.map(|job| &job.activity) {
@@ -247,8 +253,9 @@ impl Known {
         Source {
             connector_id: &id.0,
             account_id: &id.1,
-            configured: self.every.contains_key(id),
-            every_ms: self.every.get(id).map(|every| millis(*every)),
+            configured: schedule.is_some(),
+            schedule: schedule.map(|(schedule, _)| schedule.as_str()),
+            every_ms: schedule.map(|(_, interval)| millis(*interval)),
             activity,
             running_sync_id,
             running_since: elapsed.and_then(|elapsed| time(self.now.checked_sub(elapsed))),

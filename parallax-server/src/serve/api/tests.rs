@@ -86,7 +86,8 @@ async fn served() -> (Router, Arc<Daemon>) {
         connector: Arc::clone(&connector),
         connector_id: "team".to_owned(),
         account_id: "acme".to_owned(),
-        every,
+        schedule: every.into(),
+        interval: every,
         guard: Guard::default(),
     };
     let hub = Arc::new(Hub::new());

@@ -95,7 +95,7 @@ function due(sources, waiting) {
       const { connector_id, account_id } = one;
       return h('tr', { key: sourceKey(one) },
         head(h('a', { href: link(['syncs'], { connector_id, account_id }) }, source(one))),
-        h('td', { class: 'faint' }, one.every_ms ? `every ${duration(one.every_ms)}` : ''),
+        h('td', { class: 'faint' }, one.schedule ?? ''),
         right(when));
     }), 'list'),
     rows.length > DUE && quiet(`and ${number(rows.length - DUE)} more`),

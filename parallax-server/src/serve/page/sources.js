@@ -2,7 +2,7 @@
 
 import { sparkline, state } from './chart.js';
 import { h, icon } from './dom.js';
-import { duration, link, now, number, plural, relative, source, sourceKey, syncLink, time } from './format.js';
+import { link, now, number, plural, relative, source, sourceKey, syncLink, time } from './format.js';
 import { cell, chips, empty, head, loading, problem, right, syncNow, td } from './parts.js';
 
 /** Rows at a time: more would be slow to draw, and nobody reads them. */
@@ -120,7 +120,7 @@ function freshness(one) {
   const stale = isStale(one);
   const age = one.last_success_at ? now() - Date.parse(one.last_success_at) : Infinity;
   const share = one.every_ms ? Math.min(1, age / (3 * one.every_ms + 60_000)) : 0;
-  const title = one.every_ms ? `every ${duration(one.every_ms)}; ${plural(one.syncs, 'sync', 'syncs')} on record` : undefined;
+  const title = one.schedule ? `${one.schedule}; ${plural(one.syncs, 'sync', 'syncs')} on record` : undefined;
   return h('span', { class: `fresh ${stale ? 'stale' : ''}`, title },
     stale && icon('warning', 'partial'), time(one.last_success_at),
     one.every_ms && h('i', { class: 'meter', 'aria-hidden': 'true' }, h('i', { style: { width: `${(100 * share).toFixed(1)}%` } })));
