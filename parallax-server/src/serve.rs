@@ -8,6 +8,7 @@ mod hub;
 mod meter;
 mod page;
 mod pages;
+mod results;
 mod stall;
 mod tokens;
 mod workers;
@@ -39,6 +40,7 @@ use http::{Limits, Listener};
 use hub::Hub;
 use meter::Meter;
 use pages::{Pages, State};
+use results::Results;
 use workers::Workers;
 
 pub(crate) use tokens::{Reason, Tokens, read_secret};
@@ -116,11 +118,13 @@ pub(crate) async fn run(
     let changed = meter.changed();
     let hub = Arc::new(Hub::new());
     let pulse = tokio::spawn(Arc::clone(&hub).beat());
-    let ended = Arc::clone(&hub);
+    let results = Arc::new(Results::new(store.url()));
+    let (ended, concluded) = (Arc::clone(&hub), Arc::clone(&results));
     let scheduler = scheduler(&plan, &store)?
         .journal(Arc::clone(&hub) as _)
         .watcher(move |notice| {
             meter.note(notice);
+            concluded.note(notice);
             forget_ended(&ended, notice);
         });
     let sources = plan.sources.len();
@@ -129,6 +133,7 @@ pub(crate) async fn run(
         plan.sources,
         scheduler.handle(),
         Arc::clone(&hub),
+        results,
         limits.streams(),
         changed,
     );

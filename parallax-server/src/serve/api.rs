@@ -31,6 +31,7 @@ use crate::connectors::Configured;
 use crate::plan::Source;
 use crate::serve::hub::Hub;
 use crate::serve::pages::Pages;
+use crate::serve::results::Results;
 
 use answer::Json;
 pub(super) use problem::Problem;
@@ -55,6 +56,7 @@ pub(super) struct Daemon {
     changed: Box<dyn Fn((String, String)) + Send + Sync>,
     pub(super) started_at: jiff::Timestamp,
     pub(super) hub: Arc<Hub>,
+    results: Arc<Results>,
     scans: Semaphore,
     streams: Arc<Semaphore>,
 }
@@ -74,6 +76,7 @@ impl Daemon {
         sources: Vec<Source>,
         scheduler: Handle,
         hub: Arc<Hub>,
+        results: Arc<Results>,
         streams: usize,
         changed: impl Fn((String, String)) + Send + Sync + 'static,
     ) -> Self {
@@ -89,6 +92,7 @@ impl Daemon {
             changed: Box::new(changed),
             started_at: jiff::Timestamp::now(),
             hub,
+            results,
             scans: Semaphore::new(SCANS),
             streams: Arc::new(Semaphore::new(streams)),
         }
@@ -139,6 +143,7 @@ fn parts() -> (Router<Arc<Server>>, OpenApi) {
         .routes(routes!(control::trigger))
         .routes(routes!(syncs::syncs))
         .routes(routes!(syncs::sync))
+        .routes(routes!(syncs::result))
         .routes(routes!(control::cancel))
         .routes(routes!(journal::journal))
         .routes(routes!(journal::all_events))

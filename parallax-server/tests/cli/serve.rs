@@ -563,3 +563,75 @@ fn hostile_clients_are_refused_and_nobody_else_waits() {
     }
     assert_eq!(daemon.get("/livez").1, "alive\n");
 }
+
+/// The configuration of the account that the tests sync by hand, synced by the daemon once.
+fn shared_desk() -> TempDir {
+    let dir = desk();
+    let config = CONFIG.replace("every = '1s'", "every = '6h'\njitter = '0s'");
+    fs::write(dir.path().join("parallax.toml"), config).unwrap();
+    dir
+}
+
+#[test]
+fn sync_goes_through_the_daemon_that_holds_the_store() {
+    let dir = shared_desk();
+    let sync = ["sync", "host", "--account", "here", "--json"];
+    let (code_alone, alone, _) = run(dir.path(), &sync);
+    let daemon = Daemon::start(dir.path());
+    wait_for("the first sync", || {
+        (daemon.syncs_counted() > 0).then_some(())
+    });
+    let (code, beside, stderr) = run(dir.path(), &sync);
+    assert_eq!(code, code_alone, "{stderr}");
+    daemon.wait_for_log("Request to change something");
+    // What is said is the same, but for times and ids.
+    let of = |json: &str| -> Value {
+        let mut object: Value = serde_json::from_str(json).unwrap();
+        for step in object["steps"].as_array_mut().unwrap() {
+            for field in ["duration_ms", "entities", "relationships"] {
+                step[field].take();
+            }
+        }
+        for field in ["sync_id", "duration_ms", "stats", "types", "changes"] {
+            object[field].take();
+        }
+        object
+    };
+    assert_eq!(of(&beside), of(&alone));
+    let object: Value = serde_json::from_str(&beside).unwrap();
+    let sync_id = object["sync_id"].as_str().unwrap();
+    let stored = format!("SELECT count(*) AS n FROM parallax_sync WHERE sync_id = '{sync_id}'");
+    assert_eq!(number(dir.path(), &stored), 1);
+    let (code, text, stderr) = run(dir.path(), &sync[..4]);
+    assert_eq!(code, code_alone, "{stderr}");
+    assert!(
+        text.starts_with("Committed host, account here, sync "),
+        "{text}"
+    );
+
+    // What cannot be passed on, and what the daemon does not sync.
+    for (line, words) in [
+        (
+            ["sync", "host", "--account", "here", "--select", "users"],
+            "--select cannot be passed on",
+        ),
+        (
+            ["sync", "host", "--account", "here", "--sync-id", "x"],
+            "--sync-id cannot be passed on",
+        ),
+    ] {
+        let (code, stdout, stderr) = run(dir.path(), &line);
+        assert_eq!((code, stdout.as_str()), (2, ""), "{stderr}");
+        assert!(stderr.contains(words), "{stderr}");
+    }
+    let (code, _, stderr) = run(dir.path(), &["sync", "host", "--account", "nowhere"]);
+    assert_eq!(code, 2, "{stderr}");
+    assert!(
+        stderr.contains("does not sync host in account \"nowhere\""),
+        "{stderr}"
+    );
+    assert!(stderr.contains("stop the daemon"), "{stderr}");
+    // A plan reads beside it.
+    let (code, ..) = run(dir.path(), &["plan", "host", "--account", "here"]);
+    assert_eq!(code, code_alone);
+}

@@ -93,6 +93,8 @@ async fn served() -> (Router, Arc<Daemon>) {
     let hub = Arc::new(Hub::new());
     tokio::spawn(Arc::clone(&hub).beat());
     let ended_syncs = Arc::clone(&hub);
+    let results = Arc::new(Results::new(store.url()));
+    let concluded = Arc::clone(&results);
     let ended = Arc::new(Notify::new());
     let notify = Arc::clone(&ended);
     let scheduler = Scheduler::new(Arc::clone(&store))
@@ -101,6 +103,7 @@ async fn served() -> (Router, Arc<Daemon>) {
         .journal(Arc::clone(&hub) as _)
         .watcher(move |notice| {
             crate::serve::forget_ended(&ended_syncs, notice);
+            concluded.note(notice);
             if matches!(notice, Notice::Ended { .. }) {
                 notify.notify_one();
             }
@@ -110,6 +113,7 @@ async fn served() -> (Router, Arc<Daemon>) {
         vec![source],
         scheduler.handle(),
         Arc::clone(&hub),
+        results,
         STREAMS,
         |source| {
             CHANGED.with_borrow_mut(|changed| changed.push(source));
@@ -285,7 +289,7 @@ async fn every_answer_is_as_the_document_says() {
         }
         checked += 1;
     }
-    assert_eq!(checked, 19);
+    assert_eq!(checked, 20);
 }
 
 #[tokio::test(start_paused = true)]
