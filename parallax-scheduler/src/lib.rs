@@ -34,7 +34,7 @@ mod scheduler;
 mod timetable;
 
 pub use cron::{Cron, CronError};
-pub use handle::{Activity, CancelError, Handle, JobStatus, TriggerError};
+pub use handle::{Activity, AddError, CancelError, Handle, JobStatus, TriggerError};
 pub use job::{DuplicateSource, Job};
 pub use run_once::{SyncError, Synced, run_once};
 pub use schedule::{Missed, Overlap, Schedule};

@@ -1,4 +1,4 @@
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use tracing::Instrument;
 
 use crate::clock::Clock;
 use crate::cron::since;
-use crate::handle::{Activity, CancelError, Handle, JobStatus, Request, TriggerError};
+use crate::handle::{Activity, AddError, CancelError, Handle, JobStatus, Request, TriggerError};
 use crate::job::{DuplicateSource, Job};
 use crate::run_once::{SyncError, Synced, run_once};
 use crate::timetable::{Skip, Tick, Timetable};
@@ -98,17 +98,22 @@ impl Scheduler {
     ///
     /// [`DuplicateSource`] if there is one for the same connector and account.
     pub fn job(mut self, job: Job) -> Result<Self, DuplicateSource> {
-        let source = |job: &Job| (job.connector_id().to_owned(), job.account_id.clone());
-        let (connector_id, account_id) = source(&job);
-        let known: HashSet<_> = self.jobs.iter().map(source).collect();
-        if known.contains(&(connector_id.clone(), account_id.clone())) {
+        self.push(job)?;
+        Ok(self)
+    }
+
+    fn push(&mut self, job: Job) -> Result<(), DuplicateSource> {
+        let is_same = |other: &Job| {
+            other.connector_id() == job.connector_id() && other.account_id == job.account_id
+        };
+        if self.jobs.iter().any(is_same) {
             return Err(DuplicateSource {
-                connector_id,
-                account_id,
+                connector_id: job.connector_id().to_owned(),
+                account_id: job.account_id,
             });
         }
         self.jobs.push(job);
-        Ok(self)
+        Ok(())
     }
 
     /// Sets how many syncs run at a time, at least one.
@@ -149,10 +154,7 @@ impl Scheduler {
     pub async fn run(mut self, stop: impl Future<Output = ()> + Send + 'static) {
         let stop = stop.boxed().shared();
         let mut clock = Clock::new();
-        let last = last_successes(&self.store).await.unwrap_or_else(|error| {
-            tracing::warn!(error = %Escaped(error), "Last syncs not known: all sources are due");
-            HashMap::new()
-        });
+        let last = self.last_successes().await;
         let jobs = self.jobs.iter().map(|job| {
             let source = (job.connector_id().to_owned(), job.account_id.clone());
             (job.schedule.clone(), seed(job), last.get(&source).copied())
@@ -208,6 +210,14 @@ impl Scheduler {
                         };
                         answer.send(triggered).ok();
                     }
+                    Request::Add { job, answer } => {
+                        let added = if stopping {
+                            Err(AddError::Stopped)
+                        } else {
+                            self.add(*job, &mut timetable).await
+                        };
+                        answer.send(added).ok();
+                    }
                     Request::Cancel { sync_id, answer } => {
                         let cancelled = cancel(sync_id, &mut timetable, &mut running, &mut asked);
                         answer.send(cancelled).ok();
@@ -216,6 +226,22 @@ impl Scheduler {
                 () = stop.clone(), if !stopping => stopping = true,
             }
         }
+    }
+
+    async fn last_successes(&self) -> HashMap<(String, String), Timestamp> {
+        last_successes(&self.store).await.unwrap_or_else(|error| {
+            tracing::warn!(error = %Escaped(error), "Last syncs not known: all sources are due");
+            HashMap::new()
+        })
+    }
+
+    async fn add(&mut self, job: Job, timetable: &mut Timetable) -> Result<(), AddError> {
+        let source = (job.connector_id().to_owned(), job.account_id.clone());
+        let (schedule, seed) = (job.schedule.clone(), seed(&job));
+        self.push(job).map_err(AddError::Duplicate)?;
+        let last = self.last_successes().await.get(&source).copied();
+        timetable.add(schedule, seed, last);
+        Ok(())
     }
 
     /// Returns how each job is.

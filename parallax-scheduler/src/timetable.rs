@@ -134,6 +134,11 @@ impl Timetable {
         }
     }
 
+    /// Adds a job, as to [`new`](Self::new): its place is behind all others.
+    pub fn add(&mut self, schedule: Schedule, seed: u64, last: Option<Timestamp>) {
+        self.jobs.push(Entry::new(schedule, seed, last, self.now));
+    }
+
     /// Returns what the ticks up to `now` come to, in the order of jobs; a start may also be that
     /// of a job that has waited since an earlier tick.
     pub fn tick(&mut self, now: Timestamp) -> Vec<Tick> {

@@ -53,7 +53,10 @@ pub(crate) async fn run(
     console.print(&(lines.join("\n") + "\n"))?;
     let store = store(&plan.store, opened)?;
     console.print(&format!("store      {}\n", Escaped(store)))?;
-    Ok(Exit::Ok)
+    match plan.unusable {
+        Some(error) => Err(error.into()),
+        None => Ok(Exit::Ok),
+    }
 }
 
 /// Says when a source would be due: the next three times of a pattern, by its clock.

@@ -7,6 +7,7 @@ mod hold_deletes;
 mod interval;
 mod problem;
 mod schedule;
+mod secret;
 mod section;
 
 use std::fs;
@@ -21,6 +22,7 @@ use toml::de::{DeTable, DeValue};
 
 pub(crate) use problem::{ConfigError, Problems};
 pub(crate) use schedule::schedule_in_short;
+pub(crate) use secret::Secret;
 
 use hold_deletes::hold_deletes;
 use schedule::schedule;
@@ -43,7 +45,7 @@ pub(crate) struct Config {
 }
 
 /// A source to sync.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct ConnectorConfig {
     /// The line of its `[[connector]]`.
     pub(crate) line: usize,
@@ -52,7 +54,7 @@ pub(crate) struct ConnectorConfig {
     /// The `connector_id`.
     pub(crate) name: String,
     /// The account, if not the connector's own choice.
-    pub(crate) account: Option<String>,
+    pub(crate) account: Option<Secret>,
     pub(crate) schedule: Schedule,
     /// Which deletes are held.
     pub(crate) guard: Guard,
@@ -85,7 +87,14 @@ impl Config {
         if let Some(mut store) = root.table("store", "[store]") {
             config.names_store = store.has("url");
             let url = store.secret("url");
-            config.store = url.map(|(url, span)| (url, store.problems.line(&span)));
+            // Without a store, nothing can be served.
+            config.store = url.and_then(|(url, span)| match url.read() {
+                Ok(url) => Some((url, store.problems.line(&span))),
+                Err((what, help)) => {
+                    store.problems.note_at(&span, what, help);
+                    None
+                }
+            });
             store.end();
         }
         if let Some(mut server) = root.table("server", "[server]") {
@@ -157,7 +166,7 @@ fn connector_config(
         None => kind,
     };
     let account_is_good = match &account {
-        Some((account, span)) if !is_plain_name(account) => {
+        Some((Secret::Written(account), span)) if !is_plain_name(account) => {
             let what =
                 format!("account = {account:?} is not 1 to 256 bytes without control characters");
             let help = "name the account as it shall stand in the store";

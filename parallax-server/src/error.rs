@@ -313,7 +313,9 @@ impl Failure {
             ) => Exit::Usage,
             Self::Refused(refusal) => match refusal.code.as_str() {
                 // Slips, as they would be without a daemon.
-                "no_such_changeset" | "changeset_closed" | "no_such_source" => Exit::Usage,
+                "no_such_changeset" | "changeset_closed" | "no_such_source" | "source_broken" => {
+                    Exit::Usage
+                }
                 _ => Exit::Store,
             },
             Self::Store(_) | Self::Unanswered { .. } | Self::Commit(CommitError::Store(_)) => {

@@ -261,3 +261,24 @@ async fn next_process_goes_on_where_the_last_one_ended() {
     let due_in = once(&store, Duration::ZERO).await;
     assert!((MINUTE * 9..MINUTE * 11).contains(&due_in), "{due_in:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn job_may_come_later() {
+    let running = running().await;
+    let job = |name| {
+        let connector = Slow {
+            name,
+            fails: AtomicBool::new(false),
+        };
+        Job::new(Arc::new(connector), "acme", MINUTE * 10)
+    };
+    running.handle.add(job("c")).await.unwrap();
+    sleep(MINUTE * 2).await;
+    assert_eq!(running.story(), "2 c starts\n2 c committed");
+    let again = running.handle.add(job("c")).await;
+    assert!(matches!(again, Err(AddError::Duplicate(_))), "{again:?}");
+    assert_eq!(running.handle.jobs().await.len(), 3);
+    running.stop.send(()).unwrap();
+    running.ended.await.unwrap();
+    assert_eq!(running.handle.add(job("d")).await, Err(AddError::Stopped));
+}

@@ -74,7 +74,9 @@ fn whole_configuration_is_read() {
                 kind: "okta",
                 name: "okta-eu",
                 account: Some(
-                    "acme",
+                    Written(
+                        "acme",
+                    ),
                 ),
                 schedule: Schedule {
                     every: 86400s,
@@ -289,19 +291,34 @@ fn text_may_be_kept_out_of_the_file() {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), "acme\n").unwrap();
     let connector = "[[connector]]\nkind = \"host\"\nevery = \"1h\"\naccount = ";
-    let config = said(&format!("{connector}{{ file = {:?} }}", file.path()));
-    assert!(config.contains("\"acme\""), "{config}");
+    let account = |from: String| {
+        let text = format!("{connector}{from}");
+        let (config, problems) = Config::parse(Path::new(""), &text, &["host"]).unwrap();
+        assert!(problems.is_empty(), "{problems:?}");
+        let account = config.connectors[0].account.clone().unwrap();
+        account
+            .read()
+            .unwrap_or_else(|(what, help)| format!("{what}\n  {help}"))
+    };
+    assert_eq!(account("\"acme\"".to_owned()), "acme");
+    assert_eq!(account(format!("{{ file = {:?} }}", file.path())), "acme");
     // Every test has a PATH.
-    let config = said(&format!("{connector}{{ env = \"PATH\" }}"));
-    assert!(config.contains(&std::env::var("PATH").unwrap()), "{config}");
+    let path = std::env::var("PATH").unwrap();
+    assert_eq!(account("{ env = \"PATH\" }".to_owned()), path);
+    // What is not there may be there later.
+    insta::assert_snapshot!(account("{ env = \"PARALLAX_NO_SUCH_SECRET\" }".to_owned()), @r#"
+    account is to come from the environment variable "PARALLAX_NO_SUCH_SECRET": environment variable not found
+      put it there, or write account = "..."
+    "#);
+    fs::write(file.path(), "\n").unwrap();
+    let empty = account(format!("{{ file = {:?} }}", file.path()));
+    assert!(empty.contains("it is empty"), "{empty}");
 
-    let missing = "{ env = \"PARALLAX_NO_SUCH_SECRET\" }";
-    let text = format!("[store]\nurl = {{ file = \"/nowhere\" }}\n{connector}{missing}");
+    // Without a store, nothing can be done.
+    let text = format!("[store]\nurl = {{ file = \"/nowhere\" }}\n{connector}'acme'");
     insta::assert_snapshot!(said(&text), @r#"
     parallax.toml:2: url is to come from the file "/nowhere": No such file or directory (os error 2)
       put it there, or write url = "..."
-    parallax.toml:6: account is to come from the environment variable "PARALLAX_NO_SUCH_SECRET": environment variable not found
-      put it there, or write account = "..."
     "#);
     insta::assert_snapshot!(said(&format!("{connector}{{ vault = \"x\" }}")), @r#"
     parallax.toml:4: account is a table that names no place to read it from

@@ -86,7 +86,10 @@ async fn deletes_are_held_as_the_source_says() {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             tokens: None,
             protects_reads: false,
+            broken: Vec::new(),
+            unusable: None,
             sources: vec![Source {
+                line: 1,
                 connector: Arc::new(Forgetful(AtomicBool::new(false))),
                 kind: "forgetful".to_owned(),
                 connector_id: "forgetful".to_owned(),

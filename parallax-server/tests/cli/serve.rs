@@ -635,3 +635,64 @@ fn sync_goes_through_the_daemon_that_holds_the_store() {
     let (code, ..) = run(dir.path(), &["plan", "host", "--account", "here"]);
     assert_eq!(code, code_alone);
 }
+
+#[test]
+fn source_that_cannot_be_synced_stops_no_other_and_heals() {
+    let dir = TempDir::new().unwrap();
+    let account = dir.path().join("account");
+    let more = format!(
+        "[[connector]]\nkind = 'host'\nname = 'late'\naccount = {{ file = {account:?} }}\n\
+         cron = '@hourly'\n"
+    );
+    fs::write(dir.path().join("parallax.toml"), CONFIG.to_owned() + &more).unwrap();
+    let daemon = Daemon::start(dir.path());
+    daemon.wait_for_log("Source cannot be synced");
+    wait_for("the first sync", || {
+        (daemon.syncs_counted() > 0).then_some(())
+    });
+    let ready = "ready, but 1 of 2 sources cannot be synced: see /api/v1/sources\n";
+    assert_eq!(
+        daemon.get("/readyz"),
+        ("HTTP/1.1 200 OK".to_owned(), ready.to_owned())
+    );
+    let source = |account: &str| -> Value {
+        let (_, body) = daemon.get(&format!("/api/v1/sources/late/{account}"));
+        serde_json::from_str(&body).unwrap()
+    };
+    let listed: Value = serde_json::from_str(&daemon.get("/api/v1/sources").1).unwrap();
+    let late = &listed["items"][1];
+    assert_eq!(
+        (&late["connector_id"], &late["account_id"]),
+        (&"late".into(), &"".into())
+    );
+    assert_eq!(
+        (&late["activity"], &late["schedule"]),
+        (&"broken".into(), &"@hourly (UTC)".into())
+    );
+    let reason = late["broken"]["reason"].as_str().unwrap();
+    assert!(
+        reason.starts_with("account is to come from the file "),
+        "{reason}"
+    );
+    assert!(late["next_due_at"].is_string(), "{late}");
+    let metrics = daemon.get("/metrics").1;
+    let expected = "parallax_sync_interval_seconds{connector_id=\"late\"} 3600\n";
+    assert!(metrics.contains(expected), "{metrics}");
+
+    fs::write(&account, "found\n").unwrap();
+    wait_for("the source to heal", || {
+        (daemon.get("/readyz").1 == "ready\n").then_some(())
+    });
+    let late = source("found");
+    assert_eq!(
+        (&late["activity"], &late["broken"]),
+        (&"idle".into(), &Value::Null)
+    );
+    let listed: Value = serde_json::from_str(&daemon.get("/api/v1/sources").1).unwrap();
+    assert_eq!(listed["items"].as_array().unwrap().len(), 2);
+    // It can be synced like any other.
+    let (code, _, stderr) = run(dir.path(), &["check"]);
+    assert_eq!(code, 0, "{stderr}");
+    let log = fs::read_to_string(&daemon.log).unwrap();
+    assert!(log.contains("Source can be synced now"), "{log}");
+}

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::connectors::listed_steps;
+use crate::plan::Source;
 use crate::serve::access::Access;
 use crate::serve::pages::State;
 use crate::serve::testing::{answer, body, header};
@@ -81,6 +82,7 @@ async fn served() -> (Router, Arc<Daemon>) {
     let outline = parallax_connect::Runner::new(&connector).outline("acme", "-");
     let every = Duration::from_secs(60);
     let source = Source {
+        line: 1,
         steps: listed_steps(&outline.unwrap()),
         kind: "team".to_owned(),
         connector: Arc::clone(&connector),
@@ -110,7 +112,7 @@ async fn served() -> (Router, Arc<Daemon>) {
         });
     let daemon = Daemon::new(
         store,
-        vec![source],
+        Arc::new(Roster::new(vec![source], Vec::new())),
         scheduler.handle(),
         Arc::clone(&hub),
         results,

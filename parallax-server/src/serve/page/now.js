@@ -42,7 +42,7 @@ export function nowView(app) {
 
 function tiles(sources, live) {
   const sum = (field) => sources.reduce((total, source) => total + source[field], 0);
-  const failing = sources.filter(({ failures, last_outcome }) => failures > 0 || last_outcome === 'failed').length;
+  const failing = sources.filter(({ failures, last_outcome, broken }) => broken || failures > 0 || last_outcome === 'failed').length;
   const running = sources.filter(({ activity }) => activity === 'running').length;
   const waiting = sources.filter(({ activity }) => activity === 'waiting').length;
   const open = live.changesets.length;

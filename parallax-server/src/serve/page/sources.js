@@ -9,7 +9,7 @@ import { cell, chips, empty, head, loading, problem, right, syncNow, td } from '
 const PAGE = 50;
 
 const last = (text) => text ?? '';
-const isFailing = ({ failures, last_outcome }) => failures > 0 || last_outcome === 'failed';
+const isFailing = ({ failures, last_outcome, broken }) => broken || failures > 0 || last_outcome === 'failed';
 const held = (one) => one.entities_held + one.relationships_held;
 const kept = (one) => one.entities_kept + one.relationships_kept;
 const size = (one) => one.entities + one.relationships;
@@ -99,7 +99,9 @@ function row(app, one) {
   return h(
     'tr',
     { key: sourceKey(one), 'data-source': connector_id },
-    head(h('a', { href: link(['syncs'], names) }, source(one))),
+    head([
+      h('a', { href: link(['syncs'], names) }, source(one)),
+      one.broken && h('small', { class: 'failed', title: one.broken.help }, `cannot be synced: ${one.broken.reason}`)]),
     td(freshness(one)),
     h('td', null,
       one.last_outcome ? h('a', { href: syncLink({ ...one, sync_id: one.last_sync_id }) }, state(one.last_outcome)) : h('span', { class: 'faint' }, 'not synced'),
@@ -109,9 +111,9 @@ function row(app, one) {
     td(sparkline(one.recent)),
     cell(kept(one), 'partial'),
     right(held(one) ? h('a', { class: 'held', href: link(['held']) }, number(held(one))) : h('span', { class: 'faint' }, '–')),
-    td(running ? h('a', { href: syncLink(running) }, state('running')) : activity === 'waiting' ? state('waiting', 'queued')
+    td(one.broken ? ['tried again ', time(one.next_due_at)] : running ? h('a', { href: syncLink(running) }, state('running')) : activity === 'waiting' ? state('waiting', 'queued')
       : one.next_due_at ? relative(one.next_due_at) === 'now' ? 'now' : time(one.next_due_at) : h('span', { class: 'faint' }, 'not scheduled')),
-    right(one.configured && h('button', { disabled: busy, onclick: () => syncNow(app, one), 'aria-label': `Sync ${connector_id} ${account_id} now` }, 'Sync now')),
+    right(one.configured && !one.broken && h('button', { disabled: busy, onclick: () => syncNow(app, one), 'aria-label': `Sync ${connector_id} ${account_id} now` }, 'Sync now')),
   );
 }
 
