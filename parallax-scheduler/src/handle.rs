@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::job::{DuplicateSource, Job};
 use crate::timetable::Skip;
 
 /// How many requests may wait for a scheduler to take them.
@@ -21,6 +22,10 @@ pub(crate) enum Request {
         connector_id: String,
         account_id: String,
         answer: oneshot::Sender<Result<String, TriggerError>>,
+    },
+    Add {
+        job: Box<Job>,
+        answer: oneshot::Sender<Result<(), AddError>>,
     },
     Cancel {
         sync_id: String,
@@ -88,6 +93,18 @@ pub enum TriggerError {
     Stopped,
 }
 
+/// Why a job is not added.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AddError {
+    /// There is one for the same connector and account.
+    #[error(transparent)]
+    Duplicate(DuplicateSource),
+    /// The scheduler stops, or has stopped.
+    #[error("no sync starts any more")]
+    Stopped,
+}
+
 /// Why a sync is not cancelled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -118,6 +135,19 @@ impl Handle {
             Ok(()) => answered.await.unwrap_or_default(),
             Err(_) => Vec::new(),
         }
+    }
+
+    /// Adds a job to those that run, as [`Scheduler::job`](crate::Scheduler::job) does before.
+    ///
+    /// # Errors
+    ///
+    /// [`AddError`] if it was not added.
+    pub async fn add(&self, job: Job) -> Result<(), AddError> {
+        let (answer, answered) = oneshot::channel();
+        let job = Box::new(job);
+        let asked = self.requests.send(Request::Add { job, answer }).await;
+        asked.map_err(|_| AddError::Stopped)?;
+        answered.await.unwrap_or(Err(AddError::Stopped))
     }
 
     /// Starts a sync of a source now, or as soon as fewer syncs run than may at a time, and returns

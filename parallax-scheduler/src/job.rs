@@ -1,30 +1,31 @@
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use parallax_connect::Connector;
 use parallax_store::Guard;
+
+use crate::schedule::Schedule;
 
 /// A source that is synced again and again.
 #[derive(Clone)]
 pub struct Job {
     pub(crate) connector: Arc<dyn Connector>,
     pub(crate) account_id: String,
-    pub(crate) every: Duration,
+    pub(crate) schedule: Schedule,
     pub(crate) guard: Guard,
 }
 
 impl Job {
-    /// Makes a job: `connector` reads `account_id` once per `every`.
+    /// Makes a job: `connector` reads `account_id` once per interval, or as a [`Schedule`] says.
     pub fn new(
         connector: Arc<dyn Connector>,
         account_id: impl Into<String>,
-        every: Duration,
+        schedule: impl Into<Schedule>,
     ) -> Self {
         Self {
             connector,
             account_id: account_id.into(),
-            every,
+            schedule: schedule.into(),
             guard: Guard::default(),
         }
     }
@@ -52,7 +53,7 @@ impl fmt::Debug for Job {
         f.debug_struct("Job")
             .field("connector_id", &self.connector_id())
             .field("account_id", &self.account_id)
-            .field("every", &self.every)
+            .field("schedule", &self.schedule)
             .finish()
     }
 }

@@ -1,8 +1,9 @@
 //! Syncs over time.
 //!
 //! [`run_once`] is one sync: run, commit, log. [`Scheduler`] runs the syncs of many sources when
-//! they are due. What is due is a pure function of time, in [`Timetable`]; the scheduler only
-//! sleeps, runs and reports. A [`Handle`] asks it for a sync out of turn, or for the end of one.
+//! they are due: once per interval, or at the times of a [`Cron`] pattern, as their [`Schedule`]
+//! says. What is due is a pure function of time, in [`Timetable`]; the scheduler only sleeps, runs
+//! and reports. A [`Handle`] asks it for a sync out of turn, or for the end of one.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -23,14 +24,19 @@
 //! }
 //! ```
 
+mod clock;
+mod cron;
 mod handle;
 mod job;
 mod run_once;
+mod schedule;
 mod scheduler;
 mod timetable;
 
-pub use handle::{Activity, CancelError, Handle, JobStatus, TriggerError};
+pub use cron::{Cron, CronError};
+pub use handle::{Activity, AddError, CancelError, Handle, JobStatus, TriggerError};
 pub use job::{DuplicateSource, Job};
 pub use run_once::{SyncError, Synced, run_once};
-pub use scheduler::{Notice, Scheduler};
+pub use schedule::{Missed, Overlap, Schedule};
+pub use scheduler::{Notice, Scheduler, last_successes};
 pub use timetable::{Skip, Tick, Timetable};

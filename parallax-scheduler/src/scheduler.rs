@@ -1,27 +1,35 @@
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
+use jiff::Timestamp;
 use parallax_connect::{RunError, Runner};
 use parallax_core::{Escaped, JournalSink, excerpt};
-use parallax_store::{Outcome, Store};
+use parallax_store::{Cell, Outcome, Store, StoreError};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{Id, JoinError, JoinSet};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep};
 use tracing::Instrument;
 
-use crate::handle::{Activity, CancelError, Handle, JobStatus, Request, TriggerError};
+use crate::clock::Clock;
+use crate::cron::since;
+use crate::handle::{Activity, AddError, CancelError, Handle, JobStatus, Request, TriggerError};
 use crate::job::{DuplicateSource, Job};
 use crate::run_once::{SyncError, Synced, run_once};
 use crate::timetable::{Skip, Tick, Timetable};
 
+/// How often the clock is looked at, while nothing is due: somebody may set it, and timers stand
+/// still while a machine is suspended.
+const LOOK: Duration = Duration::from_secs(60);
+
 /// Runs the syncs of many sources when they are due.
 ///
 /// A source has at most one sync at a time. At each tick of a job, its sync starts, or one log line
-/// says why not.
+/// says why not. Whether ticks were missed before it ran follows from when the store says that a
+/// sync was committed last.
 pub struct Scheduler {
     store: Arc<Store>,
     jobs: Vec<Job>,
@@ -90,17 +98,22 @@ impl Scheduler {
     ///
     /// [`DuplicateSource`] if there is one for the same connector and account.
     pub fn job(mut self, job: Job) -> Result<Self, DuplicateSource> {
-        let source = |job: &Job| (job.connector_id().to_owned(), job.account_id.clone());
-        let (connector_id, account_id) = source(&job);
-        let known: HashSet<_> = self.jobs.iter().map(source).collect();
-        if known.contains(&(connector_id.clone(), account_id.clone())) {
+        self.push(job)?;
+        Ok(self)
+    }
+
+    fn push(&mut self, job: Job) -> Result<(), DuplicateSource> {
+        let is_same = |other: &Job| {
+            other.connector_id() == job.connector_id() && other.account_id == job.account_id
+        };
+        if self.jobs.iter().any(is_same) {
             return Err(DuplicateSource {
-                connector_id,
-                account_id,
+                connector_id: job.connector_id().to_owned(),
+                account_id: job.account_id,
             });
         }
         self.jobs.push(job);
-        Ok(self)
+        Ok(())
     }
 
     /// Sets how many syncs run at a time, at least one.
@@ -140,9 +153,13 @@ impl Scheduler {
     /// Dropping the future stops as `stop` does, without waiting for commits under way.
     pub async fn run(mut self, stop: impl Future<Output = ()> + Send + 'static) {
         let stop = stop.boxed().shared();
-        let begin = Instant::now();
-        let seeds = self.jobs.iter().map(|job| (job.every, seed(job)));
-        let mut timetable = Timetable::new(seeds, self.concurrency);
+        let mut clock = Clock::new();
+        let last = self.last_successes().await;
+        let jobs = self.jobs.iter().map(|job| {
+            let source = (job.connector_id().to_owned(), job.account_id.clone());
+            (job.schedule.clone(), seed(job), last.get(&source).copied())
+        });
+        let mut timetable = Timetable::new(jobs, self.concurrency, clock.now());
         let mut syncs = JoinSet::new();
         let mut running: HashMap<Id, Running> = HashMap::new();
         // The ids of syncs that were asked for and wait, by their jobs.
@@ -150,7 +167,7 @@ impl Scheduler {
         let mut stopping = false;
         loop {
             if !stopping {
-                for tick in timetable.tick(begin.elapsed()) {
+                for tick in timetable.tick(clock.now()) {
                     match tick {
                         Tick::Start { job } => {
                             let asked = asked.remove(&job);
@@ -165,23 +182,23 @@ impl Scheduler {
                 return;
             }
 
-            let wake = timetable.next().map_or_else(far_away, |next| begin + next);
+            let next = timetable.next().map(|next| since(next, clock.now()));
+            let pause = next.unwrap_or(LOOK).min(LOOK);
             tokio::select! {
                 Some(ended) = syncs.join_next_with_id() => {
                     let (id, result) = ended.unwrap_or_else(|error| (error.id(), Err(panicked(error))));
                     if let Some(Running { job, sync_id, .. }) = running.remove(&id) {
                         self.end(job, &sync_id, &result);
                         match counted(&result) {
-                            Some(ok) => timetable.ended(job, begin.elapsed(), ok),
+                            Some(ok) => timetable.ended(job, clock.now(), ok),
                             None => timetable.withdrawn(job),
                         }
                     }
                 }
-                () = sleep_until(wake), if !stopping => {}
+                () = sleep(pause), if !stopping => {}
                 Some(request) = self.requests.recv() => match request {
                     Request::Jobs(answer) => {
-                        let now = begin.elapsed();
-                        let jobs = self.statuses(&timetable, now, &running, &asked);
+                        let jobs = self.statuses(&timetable, clock.now(), &running, &asked);
                         answer.send(jobs).ok();
                     }
                     Request::Trigger { connector_id, account_id, answer } => {
@@ -193,6 +210,14 @@ impl Scheduler {
                         };
                         answer.send(triggered).ok();
                     }
+                    Request::Add { job, answer } => {
+                        let added = if stopping {
+                            Err(AddError::Stopped)
+                        } else {
+                            self.add(*job, &mut timetable).await
+                        };
+                        answer.send(added).ok();
+                    }
                     Request::Cancel { sync_id, answer } => {
                         let cancelled = cancel(sync_id, &mut timetable, &mut running, &mut asked);
                         answer.send(cancelled).ok();
@@ -203,18 +228,34 @@ impl Scheduler {
         }
     }
 
+    async fn last_successes(&self) -> HashMap<(String, String), Timestamp> {
+        last_successes(&self.store).await.unwrap_or_else(|error| {
+            tracing::warn!(error = %Escaped(error), "Last syncs not known: all sources are due");
+            HashMap::new()
+        })
+    }
+
+    async fn add(&mut self, job: Job, timetable: &mut Timetable) -> Result<(), AddError> {
+        let source = (job.connector_id().to_owned(), job.account_id.clone());
+        let (schedule, seed) = (job.schedule.clone(), seed(&job));
+        self.push(job).map_err(AddError::Duplicate)?;
+        let last = self.last_successes().await.get(&source).copied();
+        timetable.add(schedule, seed, last);
+        Ok(())
+    }
+
     /// Returns how each job is.
     fn statuses(
         &self,
         timetable: &Timetable,
-        now: Duration,
+        now: Timestamp,
         running: &HashMap<Id, Running>,
         asked: &HashMap<usize, String>,
     ) -> Vec<JobStatus> {
         let running: HashMap<usize, &Running> =
             running.values().map(|sync| (sync.job, sync)).collect();
         let status = |(place, job): (usize, &Job)| {
-            let (due, failures) = timetable.outlook(place);
+            let due = timetable.due(place).unwrap_or(Timestamp::MAX);
             JobStatus {
                 connector_id: job.connector_id().to_owned(),
                 account_id: job.account_id.clone(),
@@ -228,8 +269,8 @@ impl Scheduler {
                     },
                     None => Activity::Idle,
                 },
-                due_in: due.saturating_sub(now),
-                failures,
+                due_in: since(due, now),
+                failures: timetable.failures(place),
             }
         };
         self.jobs.iter().enumerate().map(status).collect()
@@ -395,9 +436,28 @@ fn cancel(
     Ok(())
 }
 
-/// When nothing is due, a scheduler without jobs looks again.
-fn far_away() -> Instant {
-    Instant::now() + Duration::from_secs(24 * 60 * 60)
+/// Returns when a sync of each source was committed last, by connector and account.
+///
+/// # Errors
+///
+/// [`StoreError`] if the store cannot be read.
+pub async fn last_successes(
+    store: &Store,
+) -> Result<HashMap<(String, String), Timestamp>, StoreError> {
+    let sql = "SELECT connector_id, account_id, last_success_at FROM parallax_source";
+    let rows = store.query(sql).await?.rows;
+    let last = rows.iter().filter_map(|row| match row.as_slice() {
+        [
+            Cell::Text(connector_id),
+            Cell::Text(account_id),
+            Cell::Text(at),
+        ] => {
+            let source = (connector_id.clone(), account_id.clone());
+            Some((source, at.parse().ok()?))
+        }
+        _ => None,
+    });
+    Ok(last.collect())
 }
 
 /// Spreads the jobs' jitter, the same way in each process.

@@ -1,11 +1,20 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
+
+use crate::cron::since;
+use crate::schedule::{Missed, Overlap, Schedule, Ticks};
+
 /// Decides what is due. Pure: it is told the time, and asked.
 ///
-/// Times are durations since some beginning. Each job has a tick once per interval, moved by a
-/// jitter of up to a tenth of the interval, so that jobs of one interval do not all start at once.
-/// At each tick the job starts, or is skipped for a reason: it never waits for a second tick.
+/// Each job has the ticks of its schedule. At each tick the job starts, or waits for its turn, or is
+/// skipped for a reason: no tick is lost, and none is counted twice, whatever the clock does.
+///
+/// - One that goes forward, as after the machine was suspended, has the ticks between missed.
+/// - One that goes back leaves the next tick where it was: of an interval so long from now, of a
+///   pattern at its time. If it goes back by more than three hours, it was wrong before, and
+///   patterns begin anew.
 #[derive(Clone, Debug)]
 pub struct Timetable {
     jobs: Vec<Entry>,
@@ -13,18 +22,26 @@ pub struct Timetable {
     waiting: VecDeque<usize>,
     running: usize,
     concurrency: usize,
+    /// The time it was told last.
+    now: Timestamp,
 }
 
 #[derive(Clone, Debug)]
 struct Entry {
-    every: Duration,
+    schedule: Schedule,
     seed: u64,
-    /// Which tick is next.
-    tick: u32,
+    /// How many ticks were before the next.
+    number: u64,
+    /// The next tick.
+    tick: Timestamp,
+    /// The same with its jitter.
+    due: Timestamp,
     state: State,
+    /// Whether a sync follows the one that runs.
+    is_queued: bool,
     /// Failed syncs in a row.
     failures: u32,
-    not_before: Duration,
+    not_before: Timestamp,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +49,13 @@ enum State {
     Idle,
     Waiting,
     Running,
+}
+
+/// The ticks up to a time.
+struct Passed {
+    ticks: u32,
+    /// When the last of them was, if there are any.
+    last: Timestamp,
 }
 
 /// What a tick of a job comes to.
@@ -58,6 +82,9 @@ pub enum Skip {
     /// Its last sync is still running.
     #[error("the last sync is still running")]
     StillRunning,
+    /// A sync waits for the last one to end.
+    #[error("a sync waits already for the last one to end")]
+    StillQueued,
     /// It waits for one of the syncs that run to end.
     #[error("as many syncs are running as may run at a time")]
     StillWaiting,
@@ -67,63 +94,94 @@ pub enum Skip {
         /// How many in a row.
         failures: u32,
     },
-    /// The time of several ticks passed at once, as after a machine was suspended.
+    /// Ticks passed while nothing could run, as after a machine was suspended.
     #[error("{ticks} ticks passed while nothing could run")]
     Missed {
-        /// How many, besides the one that is judged by itself.
+        /// How many, besides the one that is judged by itself, if one is. Of a pattern, some ten
+        /// thousand are counted at most.
         ticks: u32,
     },
 }
 
 /// A source that keeps failing is tried at least this often, or at its interval if that is longer.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60 * 60);
+/// A tick that comes later was missed.
+const LATE: Duration = Duration::from_secs(60);
+/// A clock that goes back further was wrong before. Vixie's cron has the same limit: nothing that a
+/// clock goes back by in its ordinary life, summer time included, is as much.
+const CORRECTION: Duration = Duration::from_secs(3 * 60 * 60);
+/// How many ticks of a pattern are counted one by one: a week of minutes.
+const COUNTED: u32 = 10_000;
 
 impl Timetable {
-    /// Makes a timetable of jobs, each with its interval and a seed for its jitter, of which at
-    /// most `concurrency` run at a time.
-    pub fn new(jobs: impl IntoIterator<Item = (Duration, u64)>, concurrency: usize) -> Self {
-        let jobs = jobs.into_iter().map(|(every, seed)| Entry {
-            every: every.max(Duration::from_millis(1)),
-            seed,
-            tick: 0,
-            state: State::Idle,
-            failures: 0,
-            not_before: Duration::ZERO,
-        });
+    /// Makes a timetable of jobs, of which at most `concurrency` run at a time. Each has its
+    /// schedule, a seed for its jitter, and the time of its last sync that was committed, if there
+    /// was one, from which follows what was missed.
+    pub fn new(
+        jobs: impl IntoIterator<Item = (Schedule, u64, Option<Timestamp>)>,
+        concurrency: usize,
+        now: Timestamp,
+    ) -> Self {
+        let jobs = jobs
+            .into_iter()
+            .map(|(schedule, seed, last)| Entry::new(schedule, seed, last, now));
         Self {
             jobs: jobs.collect(),
             waiting: VecDeque::new(),
             running: 0,
             concurrency: concurrency.max(1),
+            now,
         }
+    }
+
+    /// Adds a job, as to [`new`](Self::new): its place is behind all others.
+    pub fn add(&mut self, schedule: Schedule, seed: u64, last: Option<Timestamp>) {
+        self.jobs.push(Entry::new(schedule, seed, last, self.now));
     }
 
     /// Returns what the ticks up to `now` come to, in the order of jobs; a start may also be that
     /// of a job that has waited since an earlier tick.
-    pub fn tick(&mut self, now: Duration) -> Vec<Tick> {
+    pub fn tick(&mut self, now: Timestamp) -> Vec<Tick> {
+        self.go_back(now);
+        self.now = now;
         let mut ticks = Vec::new();
         for (job, entry) in self.jobs.iter_mut().enumerate() {
-            let passed = entry.pass_ticks(now);
-            if passed > 1 {
-                let reason = Skip::Missed { ticks: passed - 1 };
-                ticks.push(Tick::Skip { job, reason });
-            }
-            if passed == 0 {
-                continue;
-            }
-            let reason = match entry.state {
-                State::Running => Skip::StillRunning,
-                State::Waiting => Skip::StillWaiting,
-                State::Idle if now < entry.not_before => Skip::BackingOff {
-                    failures: entry.failures,
-                },
-                State::Idle => {
-                    entry.state = State::Waiting;
-                    self.waiting.push_back(job);
-                    continue;
+            let mut skip = |reason| ticks.push(Tick::Skip { job, reason });
+            // Of the tick that was queued, then of those that have passed since.
+            let mut becomes_due = false;
+            if entry.is_queued && entry.state == State::Idle {
+                entry.is_queued = false;
+                match entry.judge(now) {
+                    Some(reason) => skip(reason),
+                    None => becomes_due = true,
                 }
+            }
+            let passed = entry.pass(now);
+            let is_missed = entry.schedule.missed == Missed::Skip && since(now, passed.last) > LATE;
+            let missed = match is_missed {
+                true => passed.ticks,
+                false => passed.ticks.saturating_sub(1),
             };
-            ticks.push(Tick::Skip { job, reason });
+            if missed > 0 {
+                skip(Skip::Missed { ticks: missed });
+            }
+            if passed.ticks > missed {
+                match entry.judge(now) {
+                    _ if becomes_due => skip(Skip::StillWaiting),
+                    Some(Skip::StillRunning) if entry.schedule.overlap == Overlap::Queue => {
+                        if entry.is_queued {
+                            skip(Skip::StillQueued);
+                        }
+                        entry.is_queued = true;
+                    }
+                    Some(reason) => skip(reason),
+                    None => becomes_due = true,
+                }
+            }
+            if becomes_due {
+                entry.state = State::Waiting;
+                self.waiting.push_back(job);
+            }
         }
         while self.running < self.concurrency
             && let Some(job) = self.waiting.pop_front()
@@ -137,7 +195,7 @@ impl Timetable {
     }
 
     /// Notes that a job's sync has ended, and whether anything of it counted.
-    pub fn ended(&mut self, job: usize, now: Duration, ok: bool) {
+    pub fn ended(&mut self, job: usize, now: Timestamp, ok: bool) {
         let Some(entry) = self.jobs.get_mut(job).filter(|e| e.state == State::Running) else {
             return;
         };
@@ -145,14 +203,14 @@ impl Timetable {
         self.running -= 1;
         if ok {
             entry.failures = 0;
-            entry.not_before = Duration::ZERO;
+            entry.not_before = Timestamp::MIN;
         } else {
             entry.failures = entry.failures.saturating_add(1);
-            entry.not_before = now + backoff(entry.every, entry.failures);
+            entry.not_before = later(now, backoff(entry.interval(), entry.failures));
         }
     }
 
-    /// Puts a job among those that are due, whatever its interval and its failures say. It starts at
+    /// Puts a job among those that are due, whatever its schedule and its failures say. It starts at
     /// a [`tick`](Self::tick) that follows.
     ///
     /// # Errors
@@ -174,7 +232,7 @@ impl Timetable {
     }
 
     /// Takes back what was neither success nor failure: a job that waits, or whose sync has been
-    /// cancelled, is idle until its next tick.
+    /// cancelled, is idle until its next tick. A sync that was to follow is taken back, too.
     pub fn withdrawn(&mut self, job: usize) {
         let Some(entry) = self.jobs.get_mut(job) else {
             return;
@@ -185,6 +243,7 @@ impl Timetable {
             State::Idle => {}
         }
         entry.state = State::Idle;
+        entry.is_queued = false;
     }
 
     /// Tells whether a job is due and has not started.
@@ -193,242 +252,197 @@ impl Timetable {
         entry.is_some_and(|entry| entry.state == State::Waiting)
     }
 
-    /// Returns when a job is due next if nothing ends before, and how often it failed in a row.
-    pub(crate) fn outlook(&self, job: usize) -> (Duration, u32) {
-        let outlook = |entry: &Entry| (entry.due(), entry.failures);
-        self.jobs.get(job).map(outlook).unwrap_or_default()
+    /// Returns how often a job failed in a row.
+    pub(crate) fn failures(&self, job: usize) -> u32 {
+        self.jobs.get(job).map_or(0, |entry| entry.failures)
+    }
+
+    /// Returns when a job is due next if nothing ends before. What was missed is due now.
+    pub fn due(&self, job: usize) -> Option<Timestamp> {
+        self.jobs.get(job).map(|entry| entry.due_after(self.now))
     }
 
     /// Returns when [`tick`](Self::tick) has something to say next, if nothing ends before.
-    pub fn next(&self) -> Option<Duration> {
-        self.jobs.iter().map(Entry::next).min()
+    pub fn next(&self) -> Option<Timestamp> {
+        let next = |entry: &Entry| match entry.is_queued && entry.state == State::Idle {
+            true => self.now,
+            false => entry.due,
+        };
+        self.jobs.iter().map(next).min()
+    }
+
+    /// Sees to a clock that has gone back.
+    fn go_back(&mut self, now: Timestamp) {
+        let by = since(self.now, now);
+        if by.is_zero() {
+            return;
+        }
+        for entry in &mut self.jobs {
+            entry.not_before = earlier(entry.not_before, by);
+            match &entry.schedule.ticks {
+                Ticks::Every(_) => {
+                    entry.tick = earlier(entry.tick, by);
+                    entry.due = earlier(entry.due, by);
+                }
+                Ticks::Cron(cron) if by > CORRECTION => {
+                    let next = cron.next_after(now);
+                    entry.place(next);
+                }
+                Ticks::Cron(_) => {}
+            }
+        }
     }
 }
 
 impl Entry {
-    fn next(&self) -> Duration {
-        self.at(self.tick)
+    fn new(schedule: Schedule, seed: u64, last: Option<Timestamp>, now: Timestamp) -> Self {
+        // A clock that was wrong once must not hold anything up for long.
+        let last = last.map(|last| last.min(now));
+        let first = match &schedule.ticks {
+            Ticks::Every(interval) => Some(match last {
+                Some(last) if schedule.missed == Missed::Skip => later(last, *interval),
+                _ => now,
+            }),
+            Ticks::Cron(cron) => cron.next_after(last.unwrap_or(now)),
+        };
+        let mut entry = Self {
+            schedule,
+            seed,
+            number: 0,
+            tick: now,
+            due: now,
+            state: State::Idle,
+            is_queued: false,
+            failures: 0,
+            not_before: Timestamp::MIN,
+        };
+        entry.place(first);
+        entry
     }
 
-    /// Returns when a tick is.
-    fn at(&self, tick: u32) -> Duration {
-        self.every.saturating_mul(tick) + self.jitter(tick)
+    /// Returns why it does not become due at a tick, if it does not.
+    fn judge(&self, now: Timestamp) -> Option<Skip> {
+        match self.state {
+            State::Running => Some(Skip::StillRunning),
+            State::Waiting => Some(Skip::StillWaiting),
+            State::Idle if now < self.not_before => Some(Skip::BackingOff {
+                failures: self.failures,
+            }),
+            State::Idle => None,
+        }
     }
 
-    /// Returns the first tick at which the job is not skipped for its failures.
-    fn due(&self) -> Duration {
-        let whole = self.not_before.as_nanos() / self.every.as_nanos();
-        // The jitter is less than an interval.
-        let near = u32::try_from(whole).unwrap_or(u32::MAX).saturating_sub(1);
-        let mut ticks = (self.tick.max(near)..).map(|tick| self.at(tick));
-        let due = ticks.find(|at| *at >= self.not_before);
-        due.unwrap_or(self.not_before)
+    /// Sets the next tick; without one, it never comes.
+    fn place(&mut self, tick: Option<Timestamp>) {
+        self.tick = tick.unwrap_or(Timestamp::MAX);
+        self.due = later(self.tick, self.jitter());
     }
 
-    /// Moves behind `now`, and returns how many ticks that were.
-    fn pass_ticks(&mut self, now: Duration) -> u32 {
-        let mut passed = 0;
-        while self.next() <= now {
+    /// Goes some ticks ahead.
+    fn step(&mut self, ticks: u32) {
+        let next = match &self.schedule.ticks {
+            Ticks::Every(interval) => Some(later(self.tick, interval.saturating_mul(ticks))),
+            Ticks::Cron(cron) => cron.next_after(self.tick),
+        };
+        self.number = self.number.wrapping_add(ticks.into());
+        self.place(next);
+    }
+
+    /// Moves behind `now`, and returns the ticks up to there.
+    fn pass(&mut self, now: Timestamp) -> Passed {
+        let mut passed = Passed {
+            ticks: 0,
+            last: self.due,
+        };
+        while self.due <= now {
             // Far behind, as after a long sleep: no need to count one by one.
-            let behind = now.saturating_sub(self.next()).as_nanos() / self.every.as_nanos();
-            let jump = u32::try_from(behind)
-                .unwrap_or(u32::MAX)
-                .saturating_sub(1)
-                .max(1);
-            self.tick = self.tick.saturating_add(jump);
-            passed += jump;
+            let ticks = match &self.schedule.ticks {
+                Ticks::Every(interval) => {
+                    let behind = since(now, self.due).as_nanos() / interval.as_nanos();
+                    let behind = u32::try_from(behind).unwrap_or(u32::MAX);
+                    behind.saturating_sub(1).max(1)
+                }
+                Ticks::Cron(cron) => {
+                    let near = earlier(now, LONGEST_BACKOFF);
+                    if passed.ticks == COUNTED && self.tick < near {
+                        let next = cron.next_after(near);
+                        self.place(next);
+                        continue;
+                    }
+                    1
+                }
+            };
+            passed.last = self.due;
+            passed.ticks = passed.ticks.saturating_add(ticks);
+            self.step(ticks);
         }
         passed
     }
 
-    /// Up to a tenth of the interval, other for each tick, the same in each process.
-    fn jitter(&self, tick: u32) -> Duration {
-        let mut x = self.seed ^ u64::from(tick).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    /// Returns the first tick at which the job is not skipped for its failures.
+    fn due_after(&self, now: Timestamp) -> Timestamp {
+        let mut ahead = self.clone();
+        let passed = ahead.pass(now);
+        let is_missed = self.schedule.missed == Missed::Skip && since(now, passed.last) > LATE;
+        let waits = self.is_queued && self.state == State::Idle;
+        if self.not_before <= now && (waits || (passed.ticks > 0 && !is_missed)) {
+            return now;
+        }
+        ahead.pass(earlier(self.not_before, Duration::from_nanos(1)));
+        ahead.due
+    }
+
+    /// Returns how long it is between two ticks about now.
+    fn interval(&self) -> Duration {
+        match &self.schedule.ticks {
+            Ticks::Every(interval) => *interval,
+            Ticks::Cron(cron) => {
+                let next = cron.next_after(self.tick);
+                since(next.unwrap_or(Timestamp::MAX), self.tick)
+            }
+        }
+    }
+
+    /// How late the next tick is: other for each, the same in each process.
+    fn jitter(&self) -> Duration {
+        let most = self.schedule.jitter_within(Duration::MAX);
+        if most.is_zero() {
+            return most;
+        }
+        // Less than an interval, so that ticks keep their order.
+        let most = self.schedule.jitter_within(self.interval());
+        let tick = match self.schedule.ticks {
+            Ticks::Every(_) => self.number,
+            Ticks::Cron(_) => self.tick.as_second().cast_unsigned(),
+        };
+        let mut x = self.seed ^ tick.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         // The finaliser of SplitMix64: neighbours come out far apart.
         x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         x ^= x >> 31;
         let thousandths = u32::try_from(x % 1_000).unwrap_or_default();
-        self.every / 10 * thousandths / 1_000
+        most / 1_000 * thousandths
     }
 }
 
 /// How much longer than its interval a job waits: nothing after one failed sync, then an interval,
 /// three, seven, ... up to [`LONGEST_BACKOFF`].
-fn backoff(every: Duration, failures: u32) -> Duration {
+fn backoff(interval: Duration, failures: u32) -> Duration {
     let intervals = 2u32.saturating_pow(failures.saturating_sub(1)) - 1;
-    every
-        .saturating_mul(intervals)
-        .min(LONGEST_BACKOFF.max(every))
+    interval.saturating_mul(intervals).min(LONGEST_BACKOFF)
+}
+
+/// Returns the time so long after another, or the end of the calendar.
+fn later(at: Timestamp, by: Duration) -> Timestamp {
+    let by = SignedDuration::try_from(by).unwrap_or(SignedDuration::MAX);
+    at.checked_add(by).unwrap_or(Timestamp::MAX)
+}
+
+/// Returns the time so long before another, or the beginning of the calendar.
+fn earlier(at: Timestamp, by: Duration) -> Timestamp {
+    let by = SignedDuration::try_from(by).unwrap_or(SignedDuration::MAX);
+    at.checked_sub(by).unwrap_or(Timestamp::MIN)
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const MINUTE: Duration = Duration::from_secs(60);
-
-    /// Runs a timetable for `minutes`, each sync taking `takes` and failing as told, and tells what
-    /// happened: `3 +0` is job 0 starting in minute 3.
-    fn story(
-        mut timetable: Timetable,
-        minutes: u32,
-        takes: Duration,
-        fails: impl Fn(u32) -> bool,
-    ) -> String {
-        let mut story = Vec::new();
-        let mut ends: Vec<(Duration, usize)> = Vec::new();
-        let mut now = Duration::ZERO;
-        while now < MINUTE * minutes {
-            let minute = u32::try_from(now.as_secs() / 60).unwrap();
-            for tick in timetable.tick(now) {
-                match tick {
-                    Tick::Start { job } => {
-                        story.push(format!("{minute} +{job}"));
-                        ends.push((now + takes, job));
-                    }
-                    Tick::Skip { job, reason } => story.push(format!("{minute} -{job} {reason}")),
-                }
-            }
-            let wake = timetable
-                .next()
-                .unwrap()
-                .max(now + Duration::from_millis(1));
-            now = ends.iter().map(|(at, _)| *at).chain([wake]).min().unwrap();
-            if let Some(place) = ends.iter().position(|(at, _)| *at <= now) {
-                let (_, job) = ends.remove(place);
-                timetable.ended(job, now, !fails(u32::try_from(now.as_secs() / 60).unwrap()));
-            }
-        }
-        story.join("\n")
-    }
-
-    #[test]
-    fn job_runs_once_per_interval() {
-        let timetable = Timetable::new([(MINUTE, 1)], 4);
-        let story = story(timetable, 4, Duration::from_secs(1), |_| false);
-        assert_eq!(story, "0 +0\n1 +0\n2 +0\n3 +0");
-    }
-
-    #[test]
-    fn job_never_overlaps_itself() {
-        let timetable = Timetable::new([(MINUTE, 1)], 4);
-        insta::assert_snapshot!(story(timetable, 5, MINUTE * 2 + MINUTE / 2, |_| false), @r"
-        0 +0
-        1 -0 the last sync is still running
-        2 -0 the last sync is still running
-        3 +0
-        4 -0 the last sync is still running
-        ");
-    }
-
-    #[test]
-    fn job_waits_for_a_free_slot_and_not_twice() {
-        let timetable = Timetable::new([(MINUTE, 1), (MINUTE, 2)], 1);
-        let takes = MINUTE + MINUTE / 2;
-        insta::assert_snapshot!(story(timetable, 4, takes, |_| false), @r"
-        0 +1
-        1 -1 the last sync is still running
-        1 -0 as many syncs are running as may run at a time
-        1 +0
-        2 -0 the last sync is still running
-        3 -0 the last sync is still running
-        3 +1
-        3 -1 the last sync is still running
-        ");
-    }
-
-    #[test]
-    fn failing_job_is_tried_less_and_less_often() {
-        let timetable = Timetable::new([(MINUTE, 1)], 4);
-        let story = story(timetable, 14, Duration::from_secs(1), |minute| minute < 8);
-        let starts: Vec<_> = story.lines().filter(|line| line.contains('+')).collect();
-        assert_eq!(
-            starts,
-            ["0 +0", "1 +0", "3 +0", "7 +0", "15 +0"][..4].to_vec()
-        );
-        assert!(story.contains("2 -0 the last 2 syncs failed: waiting longer before the next"));
-    }
-
-    #[test]
-    fn long_sleep_is_one_start_and_one_reason() {
-        let mut timetable = Timetable::new([(MINUTE, 1)], 4);
-        timetable.tick(MINUTE / 5);
-        timetable.ended(0, MINUTE / 5, true);
-        let ticks = timetable.tick(MINUTE * 600 + MINUTE / 5);
-        assert_eq!(
-            ticks,
-            [
-                Tick::Skip {
-                    job: 0,
-                    reason: Skip::Missed { ticks: 599 }
-                },
-                Tick::Start { job: 0 }
-            ]
-        );
-    }
-
-    proptest! {
-        /// Each tick of each job is a start or a reason; no job runs twice at a time, and never
-        /// more jobs than allowed.
-        #[test]
-        fn no_tick_is_lost(
-            intervals in prop::collection::vec((1u64..50, any::<u64>()), 1..6),
-            concurrency in 1usize..4,
-            steps in prop::collection::vec((0u64..30, 0u8..4, any::<bool>(), 0usize..6), 1..200),
-        ) {
-            let jobs: Vec<_> =
-                intervals.iter().map(|(s, seed)| (Duration::from_secs(*s), *seed)).collect();
-            let mut timetable = Timetable::new(jobs.clone(), concurrency);
-            let mut now = Duration::ZERO;
-            let mut running: Vec<usize> = Vec::new();
-            let mut told = vec![0u64; jobs.len()];
-            let mut waiting = vec![0u64; jobs.len()];
-            // Somebody asks for a job, or takes it back.
-            let mut asked = vec![0u64; jobs.len()];
-            for (pause, action, ok, job) in steps {
-                now += Duration::from_secs(pause);
-                if action == 1 && job < jobs.len() {
-                    let was = timetable.jobs[job].state;
-                    let triggered = timetable.trigger(job);
-                    prop_assert_eq!(triggered.is_ok(), was == State::Idle);
-                    asked[job] += u64::from(triggered.is_ok());
-                }
-                if action == 2 && job < jobs.len() {
-                    // A job that waited has its word in that it was taken back.
-                    told[job] += u64::from(timetable.is_waiting(job));
-                    timetable.withdrawn(job);
-                    running.retain(|running| *running != job);
-                }
-                for tick in timetable.tick(now) {
-                    match tick {
-                        Tick::Start { job } => {
-                            prop_assert!(!running.contains(&job));
-                            running.push(job);
-                            told[job] += 1;
-                        }
-                        Tick::Skip { job, reason: Skip::Missed { ticks } } => {
-                            told[job] += u64::from(ticks);
-                        }
-                        Tick::Skip { job, .. } => told[job] += 1,
-                    }
-                }
-                prop_assert!(running.len() <= concurrency);
-                for (job, entry) in timetable.jobs.iter().enumerate() {
-                    waiting[job] = u64::from(entry.state == State::Waiting);
-                    prop_assert_eq!(told[job] + waiting[job], u64::from(entry.tick) + asked[job]);
-                    prop_assert!(entry.next() > now);
-                    prop_assert!(entry.due() >= entry.next().max(entry.not_before));
-                    let late = now.as_secs_f64() / jobs[job].0.as_secs_f64();
-                    prop_assert!((f64::from(entry.tick) - late).abs() <= 1.2);
-                }
-                if action == 3 && !running.is_empty() {
-                    let job = running.remove(0);
-                    timetable.ended(job, now, ok);
-                }
-            }
-        }
-    }
-}
+mod tests;

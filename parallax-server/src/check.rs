@@ -1,12 +1,17 @@
+use std::collections::HashMap;
 use std::path::Path;
+use std::time::Duration;
 
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use parallax_core::Escaped;
+use parallax_scheduler::{Schedule, Timetable, last_successes};
 use parallax_store::{Store, StoreError};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use crate::app::App;
 use crate::args::CheckArgs;
-use crate::config::in_short;
+use crate::config::schedule_in_short;
 use crate::console::Console;
 use crate::error::Failure;
 use crate::exit::Exit;
@@ -26,26 +31,59 @@ pub(crate) async fn run(
     };
     let file = &args.config.file;
     let plan = Plan::make(app, file, &overrides).await?;
+    let opened = Store::open_read_only(&plan.store).await;
+    let last = match &opened {
+        Ok(store) => last_successes(store).await?,
+        Err(_) => HashMap::new(),
+    };
     let mut lines = vec![format!("config     {}", Escaped(file.display()))];
     lines.push(format!("listen     http://{}", plan.listen));
     for source in &plan.sources {
         let steps = count(source.steps.len() as u64, "step", "steps");
         let account = Escaped(&source.account_id);
-        let every = in_short(source.every);
+        let schedule = schedule_in_short(&source.schedule, source.interval);
         lines.push(format!(
-            "connector  {}, account {account}: {steps}, every {every}",
+            "connector  {}, account {account}: {steps}, {schedule}",
             source.connector_id
         ));
+        let id = (source.connector_id.clone(), source.account_id.clone());
+        let due = due(&source.schedule, last.get(&id).copied(), Timestamp::now());
+        lines.push(format!("  due      {due}"));
     }
     console.print(&(lines.join("\n") + "\n"))?;
-    let store = store(&plan.store).await?;
+    let store = store(&plan.store, opened)?;
     console.print(&format!("store      {}\n", Escaped(store)))?;
-    Ok(Exit::Ok)
+    match plan.unusable {
+        Some(error) => Err(error.into()),
+        None => Ok(Exit::Ok),
+    }
+}
+
+/// Says when a source would be due: the next three times of a pattern, by its clock.
+fn due(schedule: &Schedule, last: Option<Timestamp>, now: Timestamp) -> String {
+    let jobs = [(schedule.clone().jitter(Duration::ZERO), 0, last)];
+    let due = Timetable::new(jobs, 1, now).due(0);
+    let is_due = due.is_some_and(|due| due <= now);
+    let (zone, times) = match schedule.as_cron() {
+        Some(cron) => {
+            let times = cron.iter_after(now).take(3).collect();
+            (cron.time_zone().clone(), times)
+        }
+        None if is_due => (TimeZone::UTC, Vec::new()),
+        None => (TimeZone::UTC, Vec::from_iter(due)),
+    };
+    let times = times.into_iter().map(|at: Timestamp| {
+        let at = at.to_zoned(zone.clone());
+        at.strftime("%Y-%m-%d %H:%M %:z").to_string()
+    });
+    let at_once = is_due.then(|| "at once".to_owned());
+    let told: Vec<_> = at_once.into_iter().chain(times).collect();
+    told.join(", ")
 }
 
 /// Says what `parallax serve` would find.
-async fn store(url: &str) -> Result<String, StoreError> {
-    match Store::open_read_only(url).await {
+fn store(url: &str, opened: Result<Store, StoreError>) -> Result<String, StoreError> {
+    match opened {
         Ok(store) => {
             let path = store.url().strip_prefix("sqlite:").map(Path::new);
             let paths = path.into_iter().chain(path.and_then(Path::parent));
@@ -74,4 +112,40 @@ fn may_write(path: &Path) -> Result<(), StoreError> {
             source: std::sync::Arc::new(error.into()),
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use parallax_scheduler::{Cron, Missed};
+
+    use super::*;
+
+    #[test]
+    fn due_times_are_those_of_the_zone() {
+        let now = "2026-03-28T12:00:00Z".parse::<Timestamp>().unwrap();
+        let nightly = Schedule::cron(Cron::try_new("30 2 * * *", "Europe/Berlin").unwrap());
+        let hourly = Schedule::every(Duration::from_secs(3600));
+        let skips = |schedule: &Schedule| schedule.clone().missed(Missed::Skip);
+        let ago = |minutes: u64| Some(now - Duration::from_secs(minutes * 60));
+        let told = [
+            due(&nightly, None, now),
+            due(&nightly, ago(60), now),
+            due(&nightly, ago(24 * 60), now),
+            due(&skips(&nightly), ago(24 * 60), now),
+            due(&hourly, None, now),
+            due(&hourly, ago(20), now),
+            due(&skips(&hourly), ago(20), now),
+            due(&skips(&hourly), ago(100), now),
+        ];
+        insta::assert_snapshot!(told.join("\n"), @r"
+        2026-03-29 03:00 +02:00, 2026-03-30 02:30 +02:00, 2026-03-31 02:30 +02:00
+        2026-03-29 03:00 +02:00, 2026-03-30 02:30 +02:00, 2026-03-31 02:30 +02:00
+        at once, 2026-03-29 03:00 +02:00, 2026-03-30 02:30 +02:00, 2026-03-31 02:30 +02:00
+        2026-03-29 03:00 +02:00, 2026-03-30 02:30 +02:00, 2026-03-31 02:30 +02:00
+        at once
+        at once
+        2026-03-28 12:40 +00:00
+        2026-03-28 12:20 +00:00
+        ");
+    }
 }

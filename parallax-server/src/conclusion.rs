@@ -1,7 +1,8 @@
 use std::time::Duration;
 
-use parallax_connect::{ConnectorOutput, StepStatus, SyncReport};
+use parallax_connect::{ConnectorOutput, RunError, StepStatus, SyncReport};
 use parallax_core::{RecordKind, SyncStats};
+use parallax_scheduler::SyncError;
 use parallax_store::{Change, CommitResult, Outcome, TypeCounts};
 
 use crate::args::SyncArgs;
@@ -73,6 +74,42 @@ impl Conclusion {
     pub(crate) fn ran(&mut self, output: &ConnectorOutput) {
         self.report = Some(output.report().clone());
         self.undelivered_events = output.undelivered_events();
+    }
+
+    /// Notes how a sync ended; of one that was cancelled, `cancelled` says why.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] if nothing was committed.
+    pub(crate) fn ended(
+        &mut self,
+        ended: Result<(&ConnectorOutput, CommitResult), &SyncError>,
+        cancelled: impl FnOnce() -> Failure,
+    ) -> Result<(), Failure> {
+        let (output, result) = match ended {
+            Ok(synced) => synced,
+            Err(SyncError::Run(RunError::Cancelled { report })) => {
+                self.report = Some((**report).clone());
+                return Err(cancelled());
+            }
+            Err(SyncError::Run(error)) => return Err(Failure::Run(error.clone())),
+            Err(SyncError::Commit { output, error }) => {
+                self.ran(output);
+                return Err(error.clone().into());
+            }
+            Err(error) => {
+                return Err(Failure::Defect {
+                    message: error.to_string(),
+                });
+            }
+        };
+        self.ran(output);
+        let failed = result.outcome == Outcome::Failed;
+        self.committed = Some(result.into());
+        match failed {
+            true => Err(Failure::of_run(output.report())),
+            false => Ok(()),
+        }
     }
 
     /// Returns the outcome's name.

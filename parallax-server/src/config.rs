@@ -6,23 +6,26 @@
 mod hold_deletes;
 mod interval;
 mod problem;
+mod schedule;
+mod secret;
 mod section;
 
 use std::fs;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use parallax_core::{is_identifier, is_plain_name};
+use parallax_scheduler::Schedule;
 use parallax_store::Guard;
 use toml::de::{DeTable, DeValue};
 
-pub(crate) use interval::in_short;
 pub(crate) use problem::{ConfigError, Problems};
+pub(crate) use schedule::schedule_in_short;
+pub(crate) use secret::Secret;
 
 use hold_deletes::hold_deletes;
-use interval::interval;
+use schedule::schedule;
 use section::Section;
 
 /// What `parallax serve` does, as far as its file says.
@@ -42,7 +45,7 @@ pub(crate) struct Config {
 }
 
 /// A source to sync.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct ConnectorConfig {
     /// The line of its `[[connector]]`.
     pub(crate) line: usize,
@@ -51,8 +54,8 @@ pub(crate) struct ConnectorConfig {
     /// The `connector_id`.
     pub(crate) name: String,
     /// The account, if not the connector's own choice.
-    pub(crate) account: Option<String>,
-    pub(crate) every: Duration,
+    pub(crate) account: Option<Secret>,
+    pub(crate) schedule: Schedule,
     /// Which deletes are held.
     pub(crate) guard: Guard,
 }
@@ -84,7 +87,14 @@ impl Config {
         if let Some(mut store) = root.table("store", "[store]") {
             config.names_store = store.has("url");
             let url = store.secret("url");
-            config.store = url.map(|(url, span)| (url, store.problems.line(&span)));
+            // Without a store, nothing can be served.
+            config.store = url.and_then(|(url, span)| match url.read() {
+                Ok(url) => Some((url, store.problems.line(&span))),
+                Err((what, help)) => {
+                    store.problems.note_at(&span, what, help);
+                    None
+                }
+            });
             store.end();
         }
         if let Some(mut server) = root.table("server", "[server]") {
@@ -130,9 +140,7 @@ fn connector_config(
     let kind = section.required("kind", &header, || {
         format!("add kind = {:?}", kinds.first().copied().unwrap_or("KIND"))
     });
-    let every = section.required("every", &header, || {
-        "add every = \"15m\", or how often it shall run".to_owned()
-    });
+    let schedule = schedule(&mut section, &header);
     let name = section.text("name");
     let account = section.secret("account");
     let guard = hold_deletes(&mut section);
@@ -147,15 +155,6 @@ fn connector_config(
         problems.note_at(&span, what, section::suggestion(kind, kinds));
         None
     });
-    let every = every.and_then(|(text, span)| match interval(text) {
-        Ok(every) => Some(every),
-        Err(reason) => {
-            let what = format!("every = {text:?} is not an interval: {reason}");
-            let help = "write a number and s, m, h or d, for example \"15m\"";
-            problems.note_at(&span, what, help);
-            None
-        }
-    });
     let name = match name {
         Some((name, span)) if !is_identifier(name) => {
             let what = format!("name = {name:?} is not of the form [a-z0-9_.-]{{1,64}}");
@@ -167,7 +166,7 @@ fn connector_config(
         None => kind,
     };
     let account_is_good = match &account {
-        Some((account, span)) if !is_plain_name(account) => {
+        Some((Secret::Written(account), span)) if !is_plain_name(account) => {
             let what =
                 format!("account = {account:?} is not 1 to 256 bytes without control characters");
             let help = "name the account as it shall stand in the store";
@@ -184,7 +183,7 @@ fn connector_config(
         kind: kind?.to_owned(),
         name: name?.to_owned(),
         account: account.map(|(account, _)| account),
-        every: every?,
+        schedule: schedule?,
         guard: guard?,
     })
 }

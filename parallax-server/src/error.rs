@@ -37,6 +37,22 @@ pub(crate) enum Failure {
     /// The daemon that holds the store does not do what it was asked for.
     #[error("{}", .0.detail)]
     Refused(Refusal),
+    /// The daemon that holds the store does not sync this source.
+    #[error(
+        "the daemon that holds the store does not sync {connector_id} in account {account_id:?}"
+    )]
+    NotServed {
+        connector_id: String,
+        account_id: String,
+    },
+    /// A sync of the daemon that holds the store came to nothing, as it told.
+    #[error("{message}")]
+    Told {
+        code: String,
+        message: String,
+        help: String,
+        exit: Exit,
+    },
     /// The daemon that holds the store does not answer.
     #[error("the daemon that holds the store does not answer at {address}: {reason}")]
     Unanswered { address: SocketAddr, reason: String },
@@ -135,8 +151,8 @@ impl Failure {
     }
 
     /// Returns a stable name for this kind of failure, in `snake_case`.
-    pub(crate) fn code(&self) -> &'static str {
-        match self {
+    pub(crate) fn code(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
             Self::Usage { .. } => "usage",
             Self::Misuse(Misuse::DuplicateKind { .. }) => "duplicate_connector",
             Self::Misuse(Misuse::InvalidKind { .. }) => "invalid_connector",
@@ -144,6 +160,8 @@ impl Failure {
             Self::Listen { .. } => "cannot_listen",
             Self::Tokens { .. } => "invalid_tokens",
             Self::Refused(_) => "daemon_refused",
+            Self::NotServed { .. } => "source_not_served",
+            Self::Told { code, .. } => return code.clone().into(),
             Self::Unanswered { .. } => "daemon_unanswered",
             Self::UnknownConnector { .. } => "unknown_connector",
             Self::Open { .. } => "connector_not_opened",
@@ -165,7 +183,7 @@ impl Failure {
             Self::Output(_) => "output_failed",
             Self::Start(_) => "cannot_start",
             Self::Defect { .. } => "defect",
-        }
+        })
     }
 
     /// Returns what to do next.
@@ -187,6 +205,10 @@ impl Failure {
                 _ => "choose an address of this machine with --listen",
             },
             Self::Refused(refusal) => return refusal.help.clone().into(),
+            Self::NotServed { .. } => {
+                "add it to the daemon's configuration, or stop the daemon and sync again"
+            }
+            Self::Told { help, .. } => return help.clone().into(),
             Self::Unanswered { .. } => {
                 "see what it is at, or stop it: the command then does the work itself"
             }
@@ -264,10 +286,12 @@ impl Failure {
             | Self::Listen { .. }
             | Self::Tokens { .. }
             | Self::UnknownConnector { .. }
+            | Self::NotServed { .. }
             | Self::NoSuchSync { .. }
             | Self::NoSuchChangeset { .. } => Exit::Usage,
             // It must not be taken for "nothing was committed".
             Self::Output(_) => Exit::Usage,
+            Self::Told { exit, .. } => *exit,
             Self::Open { error, .. } | Self::NoAccount { error, .. } => match unreachable(error) {
                 Some(_) => Exit::Unreachable,
                 None => Exit::Usage,
@@ -289,7 +313,9 @@ impl Failure {
             ) => Exit::Usage,
             Self::Refused(refusal) => match refusal.code.as_str() {
                 // Slips, as they would be without a daemon.
-                "no_such_changeset" | "changeset_closed" | "no_such_source" => Exit::Usage,
+                "no_such_changeset" | "changeset_closed" | "no_such_source" | "source_broken" => {
+                    Exit::Usage
+                }
                 _ => Exit::Store,
             },
             Self::Store(_) | Self::Unanswered { .. } | Self::Commit(CommitError::Store(_)) => {
@@ -466,6 +492,16 @@ mod tests {
                 detail: "changeset 3 is rejected already".to_owned(),
                 help: "it is decided once".to_owned(),
             }),
+            Failure::NotServed {
+                connector_id: kind(),
+                account_id: "acme".to_owned(),
+            },
+            Failure::Told {
+                code: "superseded".to_owned(),
+                message: "a later run has been committed".to_owned(),
+                help: "nothing".to_owned(),
+                exit: Exit::Failed,
+            },
             Failure::Unanswered {
                 address: SocketAddr::from(([127, 0, 0, 1], 7700)),
                 reason: "connection refused".to_owned(),
@@ -539,6 +575,10 @@ mod tests {
               `parallax syncs` lists them, with --limit more of them
           2 daemon_refused: changeset 3 is rejected already
               it is decided once
+          2 source_not_served: the daemon that holds the store does not sync host in account "acme"
+              add it to the daemon's configuration, or stop the daemon and sync again
+          1 superseded: a later run has been committed
+              nothing
           5 daemon_unanswered: the daemon that holds the store does not answer at 127.0.0.1:7700: connection refused
               see what it is at, or stop it: the command then does the work itself
           2 output_failed: cannot write to the standard output: no storage space

@@ -24,6 +24,24 @@ pub(crate) enum Exit {
 }
 
 impl Exit {
+    const ALL: [Self; 10] = [
+        Self::Ok,
+        Self::Failed,
+        Self::Usage,
+        Self::Partial,
+        Self::Unreachable,
+        Self::Store,
+        Self::Held,
+        Self::Changes,
+        Self::Interrupted,
+        Self::Terminated,
+    ];
+
+    /// Returns what an exit code means, if anything.
+    pub(crate) fn of(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|exit| exit.code() == code)
+    }
+
     /// Returns the process's exit code.
     pub(crate) const fn code(self) -> u8 {
         match self {

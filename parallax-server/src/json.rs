@@ -1,12 +1,19 @@
+mod read;
+
+use std::borrow::Cow;
+
 use parallax_connect::{StepReport, SyncReport};
 use parallax_core::{Counts, RecordKind, SyncStats, escape_json};
 use parallax_store::{Change, PropertyChange};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use crate::conclusion::Conclusion;
 use crate::error::Failure;
 use crate::text::millis;
+
+pub(crate) use read::Told;
 
 /// The version of the object that `parallax sync --json` prints. Fields may be added to a version,
 /// never changed or removed.
@@ -39,6 +46,7 @@ pub(crate) fn render(conclusion: &Conclusion) -> String {
         duration_ms: millis(conclusion.duration),
         store: conclusion.store.as_deref(),
         error: conclusion.failure.as_ref().map(ErrorObject::new),
+        exit_code: conclusion.exit().code(),
         types: committed
             .into_iter()
             .flat_map(|committed| &committed.types)
@@ -78,14 +86,17 @@ pub(crate) fn escaped(json: &str) -> String {
     escape_json(json).into_owned() + "\n"
 }
 
-#[derive(serde::Serialize)]
-struct SyncObject<'a> {
+/// What a sync came to, as `parallax sync --json` prints it.
+#[derive(serde::Serialize, ToSchema)]
+#[schema(as = SyncResult)]
+pub(crate) struct SyncObject<'a> {
     schema: u32,
     connector_id: Option<&'a str>,
     account_id: Option<&'a str>,
     sync_id: Option<&'a str>,
     outcome: &'static str,
     replayed: bool,
+    #[schema(value_type = BTreeMap<String, u64>)]
     stats: Stats,
     held_changeset: Option<u64>,
     held_because: Option<&'a str>,
@@ -94,7 +105,11 @@ struct SyncObject<'a> {
     duration_ms: u64,
     store: Option<&'a str>,
     error: Option<ErrorObject>,
+    /// How `parallax sync` ends.
+    exit_code: u8,
+    /// The counts by type.
     types: Vec<TypeObject<'a>>,
+    /// The first changes of each action and kind.
     changes: Vec<ChangeObject<'a>>,
 }
 
@@ -111,7 +126,8 @@ impl Serialize for Stats {
     }
 }
 
-#[derive(serde::Serialize)]
+#[derive(serde::Serialize, ToSchema)]
+#[schema(as = SyncResultStep)]
 struct StepObject<'a> {
     step_id: &'a str,
     status: &'static str,
@@ -136,9 +152,10 @@ impl<'a> StepObject<'a> {
     }
 }
 
-#[derive(serde::Serialize)]
+#[derive(serde::Serialize, ToSchema)]
+#[schema(as = SyncResultError)]
 struct ErrorObject {
-    code: &'static str,
+    code: Cow<'static, str>,
     message: String,
     help: String,
 }
@@ -153,7 +170,8 @@ impl ErrorObject {
     }
 }
 
-#[derive(serde::Serialize)]
+#[derive(serde::Serialize, ToSchema)]
+#[schema(as = SyncResultType)]
 struct TypeObject<'a> {
     kind: &'static str,
     name: &'a str,
@@ -189,7 +207,8 @@ impl<'a> TypeObject<'a> {
     }
 }
 
-#[derive(serde::Serialize)]
+#[derive(serde::Serialize, ToSchema)]
+#[schema(as = SyncResultChange)]
 struct ChangeObject<'a> {
     action: &'static str,
     kind: &'static str,
@@ -222,12 +241,15 @@ impl<'a> ChangeObject<'a> {
 }
 
 /// What is not there has no field: null is a value like others.
-#[derive(serde::Serialize)]
+#[derive(serde::Serialize, ToSchema)]
+#[schema(as = SyncResultProperty)]
 struct PropertyObject<'a> {
     name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Value, required = false)]
     before: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Value, required = false)]
     after: Option<&'a RawValue>,
 }
 
@@ -320,6 +342,7 @@ mod tests {
         "duration_ms":1234,
         "store":"sqlite:/srv/parallax.db",
         "error":null,
+        "exit_code":3,
         "types":[
           {"kind":"entity",
         "name":"team_role",
@@ -381,6 +404,6 @@ mod tests {
         }
         .into();
         let text = render(&Conclusion::of_failure(failure));
-        insta::assert_snapshot!(text, @r#"{"schema":1,"connector_id":null,"account_id":null,"sync_id":null,"outcome":"failed","replayed":false,"stats":{"entities_created":0,"entities_updated":0,"entities_unchanged":0,"entities_deleted":0,"entities_kept":0,"entities_held":0,"entities_rejected":0,"entities_duplicates":0,"relationships_created":0,"relationships_updated":0,"relationships_unchanged":0,"relationships_deleted":0,"relationships_kept":0,"relationships_held":0,"relationships_rejected":0,"relationships_duplicates":0},"held_changeset":null,"held_because":null,"steps":[],"undelivered_events":0,"duration_ms":0,"store":null,"error":{"code":"duplicate_connector","message":"two connectors are registered as host","help":"this is a defect of the program: please tell its author"},"types":[],"changes":[]}"#);
+        insta::assert_snapshot!(text, @r#"{"schema":1,"connector_id":null,"account_id":null,"sync_id":null,"outcome":"failed","replayed":false,"stats":{"entities_created":0,"entities_updated":0,"entities_unchanged":0,"entities_deleted":0,"entities_kept":0,"entities_held":0,"entities_rejected":0,"entities_duplicates":0,"relationships_created":0,"relationships_updated":0,"relationships_unchanged":0,"relationships_deleted":0,"relationships_kept":0,"relationships_held":0,"relationships_rejected":0,"relationships_duplicates":0},"held_changeset":null,"held_because":null,"steps":[],"undelivered_events":0,"duration_ms":0,"store":null,"error":{"code":"duplicate_connector","message":"two connectors are registered as host","help":"this is a defect of the program: please tell its author"},"exit_code":2,"types":[],"changes":[]}"#);
     }
 }

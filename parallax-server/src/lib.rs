@@ -85,6 +85,7 @@ mod progress;
 mod query;
 mod records;
 mod remote;
+mod remote_sync;
 mod rows;
 mod serve;
 mod signals;

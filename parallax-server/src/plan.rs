@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf, absolute};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use parallax_connect::{Connector, Runner, Step};
+use parallax_scheduler::Schedule;
 use parallax_store::{Guard, Store, StoreError};
 
-use crate::app::{App, Opened};
-use crate::config::{Config, ConnectorConfig, Problems};
+use crate::app::App;
+use crate::config::{Config, ConfigError, ConnectorConfig, Problems, Secret};
 use crate::connectors::{ListedStep, listed_steps};
 use crate::error::Failure;
 
@@ -36,18 +38,41 @@ pub(crate) struct Plan {
     /// Whether who reads needs a token, too.
     pub(crate) protects_reads: bool,
     pub(crate) sources: Vec<Source>,
+    pub(crate) broken: Vec<Broken>,
+    /// The same, as what is wrong with the configuration.
+    pub(crate) unusable: Option<ConfigError>,
 }
 
 /// A source that is ready to be synced.
 pub(crate) struct Source {
+    /// The line of its `[[connector]]`.
+    pub(crate) line: usize,
     pub(crate) connector: Arc<dyn Connector>,
     /// How the connector was registered.
     pub(crate) kind: String,
     pub(crate) connector_id: String,
     pub(crate) account_id: String,
-    pub(crate) every: Duration,
+    pub(crate) schedule: Schedule,
+    /// The longest time between two of its ticks.
+    pub(crate) interval: Duration,
     pub(crate) guard: Guard,
     pub(crate) steps: Vec<ListedStep>,
+}
+
+/// A source that cannot be synced as things are. The configuration is as it should be, so that it
+/// may be possible later.
+#[derive(Clone, Debug)]
+pub(crate) struct Broken {
+    pub(crate) config: ConnectorConfig,
+    pub(crate) interval: Duration,
+    pub(crate) reason: Reason,
+}
+
+/// Why a source cannot be synced, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Reason {
+    pub(crate) what: String,
+    pub(crate) help: String,
 }
 
 impl Plan {
@@ -55,7 +80,8 @@ impl Plan {
     ///
     /// # Errors
     ///
-    /// [`Failure::Config`] with everything that is wrong, in the file and with the connectors.
+    /// [`Failure::Config`] with everything that is wrong with the file and, if anything is, with the
+    /// sources that cannot be synced as things are. These alone are no error.
     pub(crate) async fn make(
         app: &App,
         path: &Path,
@@ -68,8 +94,15 @@ impl Plan {
         let listen = listen(&config, overrides, &mut problems);
         let tokens = tokens(&config, store.as_deref());
         let protects_reads = config.protects_reads;
-        let sources = sources(app, config.connectors, &mut problems).await;
-        problems.check()?;
+        let (sources, broken) = sources(app, config.connectors, &mut problems);
+        let is_sound = problems.is_empty();
+        for Broken { config, reason, .. } in &broken {
+            problems.note(Some(config.line), reason.what.clone(), reason.help.clone());
+        }
+        let unusable = match problems.check() {
+            Err(error) if !is_sound => return Err(error.into()),
+            found => found.err(),
+        };
         let listen = listen?;
         Ok(Self {
             store: store.unwrap_or_default(),
@@ -77,6 +110,8 @@ impl Plan {
             tokens,
             protects_reads: protects_reads || !is_loopback(listen),
             sources,
+            broken,
+            unusable,
         })
     }
 }
@@ -143,83 +178,125 @@ fn tokens(config: &Config, store: Option<&str>) -> Option<PathBuf> {
     Some(absolute(&path).unwrap_or(path))
 }
 
-async fn sources(
+/// Opens each connector, and notes sources that are there twice.
+fn sources(
     app: &App,
     connectors: Vec<ConnectorConfig>,
     problems: &mut Problems,
-) -> Vec<Source> {
-    let mut sources: Vec<Source> = Vec::new();
+) -> (Vec<Source>, Vec<Broken>) {
+    let (mut sources, mut broken) = (Vec::new(), Vec::new());
     let mut lines: HashMap<(String, String), usize> = HashMap::new();
     for config in connectors {
-        let (line, kind) = (config.line, config.kind.clone());
-        let source = match source(app, config).await {
-            Ok(source) => source,
-            Err(failure) => {
-                let what = match &failure {
-                    Failure::Run(error) => format!("connector {kind} cannot run: {error}"),
-                    failure => failure.to_string(),
-                };
-                let help = match &failure {
-                    Failure::NoAccount { .. } => "add account = \"NAME\"".into(),
-                    failure => failure.help(),
-                };
+        let line = config.line;
+        let opened = Source::open(app, &config);
+        let account_id = match (&opened, &config.account) {
+            (Ok(source), _) => Some(&source.account_id),
+            (Err(_), Some(Secret::Written(account_id))) => Some(account_id),
+            (Err(_), _) => None,
+        };
+        if let Some(account_id) = account_id {
+            let key = (config.name.clone(), account_id.clone());
+            if let Some(first) = lines.get(&key) {
+                let Reason { what, help } = Reason::twice(*first, &key);
                 problems.note(Some(line), what, help);
                 continue;
             }
-        };
-        let key = (source.connector_id.clone(), source.account_id.clone());
-        if let Some(first) = lines.get(&key) {
-            let what = format!(
-                "the connector of line {first} is {} in account {:?}, too",
-                source.connector_id, source.account_id
-            );
-            let help = "one source is synced by one connector: give it another name or account, \
-                        or remove it";
-            problems.note(Some(line), what, help);
-            continue;
+            lines.insert(key, line);
         }
-        lines.insert(key, line);
-        sources.push(source);
+        match opened {
+            Ok(source) => sources.push(source),
+            Err(reason) => broken.push(Broken {
+                interval: config.schedule.longest_interval(Timestamp::now()),
+                config,
+                reason,
+            }),
+        }
     }
-    sources
+    (sources, broken)
 }
 
-async fn source(app: &App, config: ConnectorConfig) -> Result<Source, Failure> {
-    let Opened {
-        connector,
-        account,
-        connector_id,
-    } = app.registration(&config.kind)?.open()?;
-    let account_id = match (config.account, account) {
-        (Some(account_id), _) => account_id,
-        (None, Ok(account_id)) => account_id,
-        (None, Err(error)) => {
-            return Err(Failure::NoAccount {
-                kind: config.kind,
-                error,
-            });
+impl Reason {
+    /// Says that a source is that of another line, too.
+    pub(crate) fn twice(first: usize, (connector_id, account_id): &(String, String)) -> Self {
+        let help = "one source is synced by one connector: give it another name or account, or \
+                    remove it";
+        Self {
+            what: format!(
+                "the connector of line {first} is {connector_id} in account {account_id:?}, too"
+            ),
+            help: help.to_owned(),
         }
-    };
-    let connector: Arc<dyn Connector> = if connector_id == config.name {
-        Arc::from(connector)
-    } else {
-        Arc::new(Named {
-            name: config.name.clone(),
+    }
+
+    fn of(config: &ConnectorConfig, failure: &Failure) -> Self {
+        let what = match failure {
+            Failure::Run(error) => format!("connector {} cannot run: {error}", config.kind),
+            failure => failure.to_string(),
+        };
+        let help = match failure {
+            Failure::NoAccount { .. } => "add account = \"NAME\"".to_owned(),
+            failure => failure.help().into_owned(),
+        };
+        Self { what, help }
+    }
+}
+
+impl Source {
+    /// Makes a source ready: reads what its configuration keeps elsewhere, opens its connector, and
+    /// checks its steps.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason`] why it cannot be synced as things are.
+    pub(crate) fn open(app: &App, config: &ConnectorConfig) -> Result<Self, Reason> {
+        let account = config.account.as_ref().map(Secret::read).transpose();
+        let account = account.map_err(|(what, help)| Reason { what, help })?;
+        Self::open_for(app, config, account).map_err(|failure| Reason::of(config, &failure))
+    }
+
+    fn open_for(
+        app: &App,
+        config: &ConnectorConfig,
+        account: Option<String>,
+    ) -> Result<Self, Failure> {
+        let opened = app.registration(&config.kind)?.open()?;
+        let account_id = match (account, opened.account) {
+            (Some(account_id), _) | (None, Ok(account_id)) => account_id,
+            (None, Err(error)) => {
+                return Err(Failure::NoAccount {
+                    kind: config.kind.clone(),
+                    error,
+                });
+            }
+        };
+        let connector: Arc<dyn Connector> = if opened.connector_id == config.name {
+            Arc::from(opened.connector)
+        } else {
+            Arc::new(Named {
+                name: config.name.clone(),
+                connector: opened.connector,
+            })
+        };
+        let report = Runner::new(&connector)
+            .outline(&account_id, "-")
+            .map_err(Failure::Run)?;
+        Ok(Self {
+            steps: listed_steps(&report),
             connector,
+            line: config.line,
+            kind: config.kind.clone(),
+            connector_id: config.name.clone(),
+            account_id,
+            interval: config.schedule.longest_interval(Timestamp::now()),
+            schedule: config.schedule.clone(),
+            guard: config.guard,
         })
-    };
-    let report = Runner::new(&connector)
-        .outline(&account_id, "-")
-        .map_err(Failure::Run)?;
-    Ok(Source {
-        steps: listed_steps(&report),
-        connector,
-        kind: config.kind,
-        connector_id: config.name,
-        account_id,
-        every: config.every,
-        guard: config.guard,
-    })
+    }
+
+    /// Returns its connector and its account.
+    pub(crate) fn id(&self) -> (String, String) {
+        (self.connector_id.clone(), self.account_id.clone())
+    }
 }
 
 /// A connector by another name.
@@ -247,7 +324,7 @@ impl std::fmt::Debug for Source {
         f.debug_struct("Source")
             .field("connector_id", &self.connector_id)
             .field("account_id", &self.account_id)
-            .field("every", &self.every)
+            .field("schedule", &self.schedule)
             .finish_non_exhaustive()
     }
 }

@@ -96,6 +96,15 @@ impl Remote {
         })
     }
 
+    /// Makes one that is at an address.
+    #[cfg(test)]
+    pub(crate) fn at(address: SocketAddr) -> Self {
+        Self {
+            address,
+            token: "token".to_owned(),
+        }
+    }
+
     /// Asks for something, by its path below `/api/v1/`.
     ///
     /// # Errors
@@ -106,6 +115,16 @@ impl Remote {
         method: Method,
         path: &[&str],
     ) -> Result<T, Failure> {
+        self.ask_with(method, path, "").await
+    }
+
+    /// The same with a query, which begins with its `?`.
+    pub(crate) async fn ask_with<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &str,
+    ) -> Result<T, Failure> {
         let unanswered = |reason: String| Failure::Unanswered {
             address: self.address,
             reason,
@@ -113,7 +132,7 @@ impl Remote {
         let path: Vec<String> = path.iter().map(|part| encoded(part)).collect();
         let request = Request::builder()
             .method(method)
-            .uri(format!("/api/v1/{}", path.join("/")))
+            .uri(format!("/api/v1/{}{query}", path.join("/")))
             .header(HOST, self.address.to_string())
             .header(AUTHORIZATION, format!("Bearer {}", self.token))
             .body(Body::empty())

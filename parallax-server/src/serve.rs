@@ -8,6 +8,8 @@ mod hub;
 mod meter;
 mod page;
 mod pages;
+mod results;
+mod roster;
 mod stall;
 mod tokens;
 mod workers;
@@ -29,7 +31,7 @@ use crate::args::ServeArgs;
 use crate::console::Console;
 use crate::error::Failure;
 use crate::exit::Exit;
-use crate::plan::{Overrides, Plan};
+use crate::plan::{Overrides, Plan, Source};
 use crate::remote::Announcement;
 use crate::signals::{Signal, Signals};
 use crate::text::{millis, panic_message};
@@ -39,6 +41,8 @@ use http::{Limits, Listener};
 use hub::Hub;
 use meter::Meter;
 use pages::{Pages, State};
+use results::Results;
+use roster::{Mender, Roster};
 use workers::Workers;
 
 pub(crate) use tokens::{Reason, Tokens, read_secret};
@@ -104,6 +108,9 @@ pub(crate) async fn run(
     let store = Arc::new(Store::open(&plan.store).await?);
     let metrics = ParallaxMetrics::new();
     meter::begin(&metrics, &store, &plan.sources).await?;
+    for broken in &plan.broken {
+        meter::begin_broken(&metrics, &store, broken).await?;
+    }
     let upkeep = tokio::spawn(async move {
         let mut ticks = interval(UPKEEP);
         loop {
@@ -111,24 +118,37 @@ pub(crate) async fn run(
             prometheus.upkeep();
         }
     });
-    let (meter, live) = Meter::new(metrics, Arc::clone(&store));
+    let (meter, live) = Meter::new(metrics.clone(), Arc::clone(&store));
     let live = tokio::spawn(live);
     let changed = meter.changed();
     let hub = Arc::new(Hub::new());
     let pulse = tokio::spawn(Arc::clone(&hub).beat());
-    let ended = Arc::clone(&hub);
+    let results = Arc::new(Results::new(store.url()));
+    let (ended, concluded) = (Arc::clone(&hub), Arc::clone(&results));
     let scheduler = scheduler(&plan, &store)?
         .journal(Arc::clone(&hub) as _)
         .watcher(move |notice| {
             meter.note(notice);
+            concluded.note(notice);
             forget_ended(&ended, notice);
         });
-    let sources = plan.sources.len();
+    let sources = plan.sources.len() + plan.broken.len();
+    let roster = Arc::new(Roster::new(plan.sources, plan.broken));
+    let tell = |listed: &roster::Listed| pages.count_broken(listed.broken.len(), sources);
+    let mender = Mender {
+        app,
+        roster: Arc::clone(&roster),
+        scheduler: scheduler.handle(),
+        metrics,
+        store: Arc::clone(&store),
+        tell: &tell,
+    };
     let daemon = api::Daemon::new(
         Arc::clone(&store),
-        plan.sources,
+        roster,
         scheduler.handle(),
         Arc::clone(&hub),
+        results,
         limits.streams(),
         changed,
     );
@@ -143,8 +163,12 @@ pub(crate) async fn run(
         version = env!("CARGO_PKG_VERSION"),
         "Serving"
     );
+    tell(&mender.roster.read());
     pages.set(State::Ready);
-    let ended = until_signal(scheduler, &signals, &pages, GRACE).await;
+    let ended = tokio::select! {
+        ended = until_signal(scheduler, &signals, &pages, GRACE) => ended,
+        never = mender.run() => match never {},
+    };
     drop(announcement);
     hub.close();
     upkeep.abort();
@@ -229,13 +253,19 @@ async fn until_signal(
 fn scheduler(plan: &Plan, store: &Arc<Store>) -> Result<Scheduler, Failure> {
     let mut scheduler = Scheduler::new(Arc::clone(store));
     for source in &plan.sources {
-        let connector = Arc::clone(&source.connector);
-        let job = Job::new(connector, &source.account_id, source.every).guard(source.guard);
-        scheduler = scheduler.job(job).map_err(|error| Failure::Defect {
-            message: error.to_string(),
-        })?;
+        scheduler = scheduler
+            .job(job(source))
+            .map_err(|error| Failure::Defect {
+                message: error.to_string(),
+            })?;
     }
     Ok(scheduler)
+}
+
+/// Returns what the scheduler is to do of a source.
+fn job(source: &Source) -> Job {
+    let (connector, schedule) = (Arc::clone(&source.connector), source.schedule.clone());
+    Job::new(connector, &source.account_id, schedule).guard(source.guard)
 }
 
 /// A scheduler ends by itself only if it panics.

@@ -2,9 +2,9 @@ use std::collections::HashMap;
 use std::path::absolute;
 use std::time::{Duration, Instant};
 
-use parallax_connect::{Connector, ConnectorOutput, RunError, Runner};
+use parallax_connect::{Connector, ConnectorOutput, Runner};
 use parallax_scheduler::{SyncError, run_once};
-use parallax_store::{CommitResult, Outcome, Session, Store, StoreError};
+use parallax_store::{CommitResult, Session, Store, StoreError};
 use uuid::Uuid;
 
 use crate::app::{App, Opened};
@@ -14,9 +14,10 @@ use crate::console::Console;
 use crate::error::Failure;
 use crate::exit::Exit;
 use crate::progress::Past;
+use crate::remote::Remote;
 use crate::rows::{quoted, rows};
 use crate::signals::{Signal, Signals};
-use crate::{json, progress, summary};
+use crate::{json, progress, remote_sync, summary};
 
 /// `parallax sync`: runs a connector, commits, and says what came of it.
 pub(crate) async fn run(
@@ -68,7 +69,7 @@ async fn sync(
         account,
         connector_id,
     } = opened;
-    conclusion.connector_id = Some(connector_id);
+    conclusion.connector_id = Some(connector_id.clone());
     let account_id = match (&args.account, account) {
         (Some(account_id), _) => account_id.clone(),
         (None, Ok(account_id)) => account_id,
@@ -91,7 +92,14 @@ async fn sync(
         .select(&args.select)
         .outline(&account_id, &sync_id)
         .map_err(Failure::Run)?;
-    let store = open_store(args, conclusion).await?;
+    let store = match open_store(args, conclusion).await {
+        Ok(store) => store,
+        Err(error) => {
+            let remote = Remote::behind(error)?;
+            let source = (connector_id, account_id);
+            return remote_sync::run(&remote, source, args, signals, console, conclusion).await;
+        }
+    };
     let sync = Sync {
         connector: &connector,
         account_id: &account_id,
@@ -100,33 +108,15 @@ async fn sync(
         args,
     };
     // A signal during the commit comes too late: what is committed is committed.
-    let (output, result) = match sync.watched(signals, console).await {
-        Ok(synced) => synced,
-        Err(SyncError::Run(RunError::Cancelled { report })) => {
-            conclusion.report = Some(*report);
-            // Nothing but a signal cancels a run.
-            let signal = signals.received().unwrap_or(Signal::Interrupt);
-            return Err(Failure::Cancelled(signal));
-        }
-        Err(SyncError::Run(error)) => return Err(Failure::Run(error)),
-        Err(SyncError::Commit { output, error }) => {
-            conclusion.ran(&output);
-            return Err(error.into());
-        }
-        Err(error) => {
-            return Err(Failure::Defect {
-                message: error.to_string(),
-            });
-        }
+    let synced = sync.watched(signals, console).await;
+    let ended = match synced {
+        Ok((ref output, result)) => Ok((output, result)),
+        Err(ref error) => Err(error),
     };
-    conclusion.ran(&output);
-    let failed = result.outcome == Outcome::Failed;
-    conclusion.committed = Some(result.into());
-    if failed {
-        Err(Failure::of_run(output.report()))
-    } else {
-        Ok(())
-    }
+    // Nothing but a signal cancels a run.
+    conclusion.ended(ended, || {
+        Failure::Cancelled(signals.received().unwrap_or(Signal::Interrupt))
+    })
 }
 
 /// Opens the store, for writing unless nothing shall be written.
@@ -170,7 +160,8 @@ impl Sync<'_> {
         if console.bars.is_hidden() {
             return self.once(runner, session).await;
         }
-        let past = self.past().await.unwrap_or_default();
+        let past = past(self.store, self.connector.name(), self.account_id).await;
+        let past = past.unwrap_or_default();
         let (watcher, entries) = progress::Watcher::new();
         let then = if self.args.dry_run {
             "comparing with the store"
@@ -208,28 +199,32 @@ impl Sync<'_> {
             }),
         }
     }
+}
 
-    /// Returns what each step did the last time that all of them completed.
-    async fn past(&self) -> Result<HashMap<String, Past>, StoreError> {
-        let source = format!(
-            "connector_id = {} AND account_id = {}",
-            quoted(self.connector.name()),
-            quoted(self.account_id)
-        );
-        let sql = format!(
-            "SELECT step_id, entities + relationships AS records, duration_ms
-             FROM parallax_sync_step WHERE {source} AND sync_id = (
-                 SELECT sync_id FROM parallax_sync WHERE {source} AND outcome = 'committed'
-                 ORDER BY committed_at DESC LIMIT 1)"
-        );
-        let found = self.store.query(&sql).await?;
-        let steps = rows(&found).map(|step| {
-            let past = Past {
-                records: step.number("records"),
-                duration: Duration::from_millis(step.number("duration_ms")),
-            };
-            (step.text("step_id").unwrap_or_default().to_owned(), past)
-        });
-        Ok(steps.collect())
-    }
+/// Returns what each step of a source did the last time that all of them completed.
+pub(crate) async fn past(
+    store: &Store,
+    connector_id: &str,
+    account_id: &str,
+) -> Result<HashMap<String, Past>, StoreError> {
+    let source = format!(
+        "connector_id = {} AND account_id = {}",
+        quoted(connector_id),
+        quoted(account_id)
+    );
+    let sql = format!(
+        "SELECT step_id, entities + relationships AS records, duration_ms
+         FROM parallax_sync_step WHERE {source} AND sync_id = (
+             SELECT sync_id FROM parallax_sync WHERE {source} AND outcome = 'committed'
+             ORDER BY committed_at DESC LIMIT 1)"
+    );
+    let found = store.query(&sql).await?;
+    let steps = rows(&found).map(|step| {
+        let past = Past {
+            records: step.number("records"),
+            duration: Duration::from_millis(step.number("duration_ms")),
+        };
+        (step.text("step_id").unwrap_or_default().to_owned(), past)
+    });
+    Ok(steps.collect())
 }

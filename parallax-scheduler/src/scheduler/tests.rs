@@ -5,6 +5,7 @@ use parallax_connect::{Connector, ConnectorError, Step, entity, step};
 use tokio::time::sleep;
 
 use super::*;
+use crate::schedule::{Missed, Schedule};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -233,4 +234,51 @@ async fn sync_whose_task_panics_has_an_end() {
     let error = panicked(joined.unwrap_err());
     assert_eq!(error.to_string(), r"the sync panicked: out of\nmind");
     assert_eq!(counted(&Err(error)), Some(false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn next_process_goes_on_where_the_last_one_ended() {
+    let store = Arc::new(Store::open("sqlite::memory:").await.unwrap());
+    let once = async |store: &Arc<Store>, wait: Duration| {
+        let connector = Arc::new(Slow {
+            name: "a",
+            fails: AtomicBool::new(false),
+        });
+        let schedule = Schedule::every(MINUTE * 10).missed(Missed::Skip);
+        let job = Job::new(connector, "acme", schedule);
+        let scheduler = Scheduler::new(Arc::clone(store)).job(job).unwrap();
+        let handle = scheduler.handle();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let ended = tokio::spawn(scheduler.run(async { drop(stopped.await) }));
+        let at_first = handle.jobs().await[0].due_in;
+        sleep(wait).await;
+        drop(stop);
+        ended.await.unwrap();
+        at_first
+    };
+    assert!(once(&store, MINUTE * 2).await <= MINUTE);
+    // The store goes by the real clock, of which next to nothing has passed.
+    let due_in = once(&store, Duration::ZERO).await;
+    assert!((MINUTE * 9..MINUTE * 11).contains(&due_in), "{due_in:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn job_may_come_later() {
+    let running = running().await;
+    let job = |name| {
+        let connector = Slow {
+            name,
+            fails: AtomicBool::new(false),
+        };
+        Job::new(Arc::new(connector), "acme", MINUTE * 10)
+    };
+    running.handle.add(job("c")).await.unwrap();
+    sleep(MINUTE * 2).await;
+    assert_eq!(running.story(), "2 c starts\n2 c committed");
+    let again = running.handle.add(job("c")).await;
+    assert!(matches!(again, Err(AddError::Duplicate(_))), "{again:?}");
+    assert_eq!(running.handle.jobs().await.len(), 3);
+    running.stop.send(()).unwrap();
+    running.ended.await.unwrap();
+    assert_eq!(running.handle.add(job("d")).await, Err(AddError::Stopped));
 }

@@ -5,6 +5,14 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// Reads an interval: a whole number and its unit, such as `15m`.
 pub(super) fn interval(text: &str) -> Result<Duration, &'static str> {
+    match duration(text)? {
+        Duration::ZERO => Err("it is zero"),
+        interval => Ok(interval),
+    }
+}
+
+/// Reads a time that may be none at all.
+pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
     let digits = text.chars().take_while(char::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let seconds = match unit {
@@ -18,16 +26,13 @@ pub(super) fn interval(text: &str) -> Result<Duration, &'static str> {
     if number.is_empty() {
         return Err("it has no number");
     }
-    let interval = number
+    let duration = number
         .parse::<u64>()
         .ok()
         .and_then(|number| number.checked_mul(seconds))
         .map(Duration::from_secs);
-    match interval {
-        Some(Duration::ZERO) => Err("it is zero"),
-        Some(interval) if interval <= LONGEST => Ok(interval),
-        _ => Err("it is longer than a year"),
-    }
+    let duration = duration.filter(|duration| *duration <= LONGEST);
+    duration.ok_or("it is longer than a year")
 }
 
 /// Writes an interval as it can be read: `15m`.

@@ -62,9 +62,14 @@ impl Problems {
         self.found.push(Problem { line, what, help });
     }
 
+    /// Tells whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.found.is_empty()
+    }
+
     /// Fails if there are any.
     pub(crate) fn check(&mut self) -> Result<(), ConfigError> {
-        if self.found.is_empty() {
+        if self.is_empty() {
             return Ok(());
         }
         Err(std::mem::replace(self, Self::of(Path::new(""), "")).into_error())

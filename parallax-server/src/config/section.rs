@@ -1,9 +1,11 @@
 use std::ops::Range;
+use std::path::PathBuf;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::problem::Problems;
+use super::secret::Secret;
 use super::type_of;
 
 /// A table of the configuration, as it is taken apart: what nobody asks for is a problem.
@@ -61,25 +63,26 @@ impl<'a, 'p> Section<'a, 'p> {
     }
 
     /// Takes a text that may be kept out of the file: written out, or `{ env = "NAME" }`, or
-    /// `{ file = "PATH" }`, which are read now.
-    pub(super) fn secret(&mut self, key: &'static str) -> Option<(String, Range<usize>)> {
+    /// `{ file = "PATH" }`.
+    pub(super) fn secret(&mut self, key: &'static str) -> Option<(Secret, Range<usize>)> {
         let value = self.table.get(key);
         let Some((value, table)) = value.and_then(|v| Some((v, v.get_ref().as_table()?))) else {
-            return self.text(key).map(|(text, span)| (text.to_owned(), span));
+            let (text, span) = self.text(key)?;
+            return Some((Secret::Written(text.to_owned()), span));
         };
         self.asked.push(key);
         let mut entries = table
             .iter()
             .map(|(name, from)| (&**name.get_ref(), from.get_ref()));
-        let (read, from) = match (entries.next(), entries.next()) {
-            (Some(("env", DeValue::String(name))), None) => (
-                std::env::var(&**name).map_err(|error| error.to_string()),
-                format!("the environment variable {name:?}"),
-            ),
-            (Some(("file", DeValue::String(path))), None) => (
-                std::fs::read_to_string(&**path).map_err(|error| error.to_string()),
-                format!("the file {path:?}"),
-            ),
+        let secret = match (entries.next(), entries.next()) {
+            (Some(("env", DeValue::String(name))), None) => Secret::Env {
+                key,
+                name: name.to_string(),
+            },
+            (Some(("file", DeValue::String(path))), None) => Secret::File {
+                key,
+                path: PathBuf::from(&**path),
+            },
             _ => {
                 let what = format!("{key} is a table that names no place to read it from");
                 let help = format!("write {key} = {{ env = \"NAME\" }} or {{ file = \"PATH\" }}");
@@ -87,15 +90,7 @@ impl<'a, 'p> Section<'a, 'p> {
                 return None;
             }
         };
-        let reason = match read.map(|text| text.trim_end().to_owned()) {
-            Ok(text) if !text.is_empty() => return Some((text, value.span())),
-            Ok(_) => "it is empty".to_owned(),
-            Err(error) => error,
-        };
-        let what = format!("{key} is to come from {from}: {reason}");
-        let help = format!("put it there, or write {key} = \"...\"");
-        self.problems.note_at(&value.span(), what, help);
-        None
+        Some((secret, value.span()))
     }
 
     /// Takes a text that must be there; `help` says what to write in a section that lacks it.

@@ -57,7 +57,12 @@ fn whole_configuration_is_read() {
                 kind: "host",
                 name: "host",
                 account: None,
-                every: 90s,
+                schedule: Schedule {
+                    every: 90s,
+                    jitter: None,
+                    overlap: Skip,
+                    missed: RunOnce,
+                },
                 guard: Guard {
                     records: 100,
                     share: 0.2,
@@ -69,9 +74,16 @@ fn whole_configuration_is_read() {
                 kind: "okta",
                 name: "okta-eu",
                 account: Some(
-                    "acme",
+                    Written(
+                        "acme",
+                    ),
                 ),
-                every: 86400s,
+                schedule: Schedule {
+                    every: 86400s,
+                    jitter: None,
+                    overlap: Skip,
+                    missed: RunOnce,
+                },
                 guard: Guard {
                     records: 1000,
                     share: 0.2,
@@ -164,7 +176,7 @@ fn every_problem_has_its_line_and_help() {
     parallax.toml:4: there is no "accont" in [[connector]]
       did you mean "account"?
     parallax.toml:5: there is no "token" in [[connector]]
-      there are: kind, every, name, account, hold_deletes
+      there are: kind, every, cron, timezone, overlap, missed, jitter, name, account, hold_deletes
     parallax.toml:7: there is no "lsten" in [server]
       did you mean "listen"?
 
@@ -195,10 +207,10 @@ fn every_problem_has_its_line_and_help() {
     lacking:
     parallax.toml:1: this [[connector]] lacks "kind"
       add kind = "host"
-    parallax.toml:1: this [[connector]] lacks "every"
-      add every = "15m", or how often it shall run
-    parallax.toml:3: this [[connector]] lacks "every"
-      add every = "15m", or how often it shall run
+    parallax.toml:1: this [[connector]] lacks "every" or "cron"
+      add every = "15m", or cron = "30 2 * * *" for a time of the day
+    parallax.toml:3: this [[connector]] lacks "every" or "cron"
+      add every = "15m", or cron = "30 2 * * *" for a time of the day
 
     unknown kind:
     parallax.toml:2: there is no connector "hots"
@@ -279,19 +291,34 @@ fn text_may_be_kept_out_of_the_file() {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), "acme\n").unwrap();
     let connector = "[[connector]]\nkind = \"host\"\nevery = \"1h\"\naccount = ";
-    let config = said(&format!("{connector}{{ file = {:?} }}", file.path()));
-    assert!(config.contains("\"acme\""), "{config}");
+    let account = |from: String| {
+        let text = format!("{connector}{from}");
+        let (config, problems) = Config::parse(Path::new(""), &text, &["host"]).unwrap();
+        assert!(problems.is_empty(), "{problems:?}");
+        let account = config.connectors[0].account.clone().unwrap();
+        account
+            .read()
+            .unwrap_or_else(|(what, help)| format!("{what}\n  {help}"))
+    };
+    assert_eq!(account("\"acme\"".to_owned()), "acme");
+    assert_eq!(account(format!("{{ file = {:?} }}", file.path())), "acme");
     // Every test has a PATH.
-    let config = said(&format!("{connector}{{ env = \"PATH\" }}"));
-    assert!(config.contains(&std::env::var("PATH").unwrap()), "{config}");
+    let path = std::env::var("PATH").unwrap();
+    assert_eq!(account("{ env = \"PATH\" }".to_owned()), path);
+    // What is not there may be there later.
+    insta::assert_snapshot!(account("{ env = \"PARALLAX_NO_SUCH_SECRET\" }".to_owned()), @r#"
+    account is to come from the environment variable "PARALLAX_NO_SUCH_SECRET": environment variable not found
+      put it there, or write account = "..."
+    "#);
+    fs::write(file.path(), "\n").unwrap();
+    let empty = account(format!("{{ file = {:?} }}", file.path()));
+    assert!(empty.contains("it is empty"), "{empty}");
 
-    let missing = "{ env = \"PARALLAX_NO_SUCH_SECRET\" }";
-    let text = format!("[store]\nurl = {{ file = \"/nowhere\" }}\n{connector}{missing}");
+    // Without a store, nothing can be done.
+    let text = format!("[store]\nurl = {{ file = \"/nowhere\" }}\n{connector}'acme'");
     insta::assert_snapshot!(said(&text), @r#"
     parallax.toml:2: url is to come from the file "/nowhere": No such file or directory (os error 2)
       put it there, or write url = "..."
-    parallax.toml:6: account is to come from the environment variable "PARALLAX_NO_SUCH_SECRET": environment variable not found
-      put it there, or write account = "..."
     "#);
     insta::assert_snapshot!(said(&format!("{connector}{{ vault = \"x\" }}")), @r#"
     parallax.toml:4: account is a table that names no place to read it from
@@ -327,4 +354,78 @@ fn deletes_are_held_as_the_file_says() {
     hold_deletes = { share = 0 }: true, above 100, share 0
     hold_deletes = { above = 0xff, share = 1 }: true, above 255, share 1
     ");
+}
+
+#[test]
+fn schedule_is_an_interval_or_a_pattern() {
+    let lines = [
+        "every = '1h'",
+        "every = '1h'\njitter = '0s'\noverlap = 'queue'\nmissed = 'skip'",
+        "cron = '30 2 * * MON-FRI'",
+        "cron = '@daily'\ntimezone = 'europe/berlin'\njitter = '10m'\nmissed = 'run-once'",
+        "cron = '30 2 * *'",
+        "cron = '0 25 * * *'",
+        "cron = '0 0 31 2 *'\ntimezone = 'Europe/Berlin'",
+        "cron = '0 0 * * *'\ntimezone = 'Berlin'",
+        "cron = 5\ntimezone = 7",
+        "cron = '0 0 * * *'\nevery = '1h'",
+        "every = '1h'\ntimezone = 'UTC'",
+        "every = '1h'\njitter = '1h'\noverlap = 'que'\nmissed = 'run_once'",
+        "every = '1h'\njitter = 'much'\noverlap = true",
+    ];
+    let read = lines.map(|lines| {
+        let text = format!("[[connector]]\nkind = 'host'\n{lines}");
+        let said = match Config::parse(Path::new("F"), &text, &["host"]) {
+            Ok((config, problems)) if problems.is_empty() => {
+                format!("{:?}", config.connectors[0].schedule)
+            }
+            _ => said(&text),
+        };
+        format!("{}:\n{said}", lines.replace('\n', ", "))
+    });
+    insta::assert_snapshot!(read.join("\n"), @r#"
+    every = '1h':
+    Schedule { every: 3600s, jitter: None, overlap: Skip, missed: RunOnce }
+    every = '1h', jitter = '0s', overlap = 'queue', missed = 'skip':
+    Schedule { every: 3600s, jitter: Some(0ns), overlap: Queue, missed: Skip }
+    cron = '30 2 * * MON-FRI':
+    Schedule { cron: 30 2 * * MON-FRI (UTC), jitter: None, overlap: Skip, missed: RunOnce }
+    cron = '@daily', timezone = 'europe/berlin', jitter = '10m', missed = 'run-once':
+    Schedule { cron: @daily (Europe/Berlin), jitter: Some(600s), overlap: Skip, missed: RunOnce }
+    cron = '30 2 * *':
+    parallax.toml:3: "30 2 * *" is not a cron pattern: it does not have five fields
+      write minute, hour, day of the month, month and day of the week, for example "30 2 * * MON-FRI"
+    cron = '0 25 * * *':
+    parallax.toml:3: "0 25 * * *" is not a cron pattern: number out of bounds, in the hour
+      write minute, hour, day of the month, month and day of the week, for example "30 2 * * MON-FRI"
+    cron = '0 0 31 2 *', timezone = 'Europe/Berlin':
+    parallax.toml:3: the time of "0 0 31 2 *" never comes
+      check the day and the month
+    cron = '0 0 * * *', timezone = 'Berlin':
+    parallax.toml:4: there is no time zone "Berlin"
+      write its IANA name, for example "Europe/Berlin"; UTC if you leave it out
+    cron = 5, timezone = 7:
+    parallax.toml:3: cron is a number, not a text
+      write cron = "..."
+    parallax.toml:4: timezone is a number, not a text
+      write timezone = "..."
+    cron = '0 0 * * *', every = '1h':
+    parallax.toml:3: both every and cron are given
+      keep one of them
+    every = '1h', timezone = 'UTC':
+    parallax.toml:4: timezone is there without cron
+      remove it, or write cron = "30 2 * * *" in place of every
+    every = '1h', jitter = '1h', overlap = 'que', missed = 'run_once':
+    parallax.toml:4: jitter = "1h" is not how late a sync may be: it is not shorter than the interval
+      write a number and s, m, h or d, for example "30s"; "0s" for none
+    parallax.toml:5: overlap = "que" is none of its words
+      did you mean "queue"?
+    parallax.toml:6: missed = "run_once" is none of its words
+      did you mean "run-once"?
+    every = '1h', jitter = 'much', overlap = true:
+    parallax.toml:4: jitter = "much" is not how late a sync may be: it is not a whole number with a unit
+      write a number and s, m, h or d, for example "30s"; "0s" for none
+    parallax.toml:5: overlap is true or false, not a text
+      write overlap = "..."
+    "#);
 }

@@ -3,6 +3,7 @@ use std::fs;
 use parallax_connect::{ConnectorError, step};
 
 use super::*;
+use crate::app::Opened;
 use crate::app::tests::{Desk, Scripted};
 
 fn app() -> App {
@@ -13,9 +14,25 @@ fn app() -> App {
         })
         .register("homeless", "", team("a=1"))
         .register("cyclic", "", team("a<b=1 b<a=1"))
+        .register("panics", "", || panic!("told to"))
+        .register("panics-later", "", || {
+            Ok(Opened::new(Panics).default_account(Ok("acme")))
+        })
         .register("closed", "", || {
             Err(ConnectorError::unauthorized("no token"))
         })
+}
+
+struct Panics;
+
+impl Connector for Panics {
+    fn name(&self) -> &str {
+        "panics-later"
+    }
+
+    fn steps(&self) -> Vec<Step<'_>> {
+        panic!("told to, later")
+    }
 }
 
 /// Runs a command line with a configuration, and returns its exit code and what it says.
@@ -23,8 +40,8 @@ fn told(config: &str, args: &str) -> String {
     let mut desk = Desk::new();
     let config = config.replace("STORE", &desk.store());
     let path = desk.path("parallax.toml");
-    fs::write(&path, config).unwrap();
     let directory = path.parent().unwrap().display().to_string();
+    fs::write(&path, config.replace("DIR", &directory)).unwrap();
     let code = desk.run_app(&app(), &format!("{args} --config {}", path.display()));
     format!("{code}\n{}{}", desk.out, desk.err).replace(&directory, "DIR")
 }
@@ -48,7 +65,9 @@ fn check_says_what_would_be_done() {
     config     DIR/parallax.toml
     listen     http://127.0.0.1:7700
     connector  team, account acme: 2 steps, every 15m
+      due      at once
     connector  team-eu, account globex: 2 steps, every 1d
+      due      at once
     store      sqlite:DIR/parallax.db, to be created
     ");
     insta::assert_snapshot!(told(config, "serve"), @"
@@ -101,6 +120,73 @@ fn connectors_are_part_of_what_is_checked() {
 }
 
 #[test]
+fn source_that_cannot_be_synced_is_told_beside_those_that_can() {
+    let config = "
+        [store]
+        url = 'STORE'
+        [[connector]]
+        kind = 'team'
+        every = '15m'
+        [[connector]]
+        kind = 'team'
+        name = 'team-eu'
+        account = { file = 'DIR/account' }
+        cron = '@daily'
+        [[connector]]
+        kind = 'closed'
+        every = '1h'
+        [[connector]]
+        kind = 'panics'
+        every = '1h'
+        [[connector]]
+        kind = 'panics-later'
+        every = '1h'
+    ";
+    insta::assert_snapshot!(told(config, "check"), @r#"
+    2
+    config     DIR/parallax.toml
+    listen     http://127.0.0.1:7700
+    connector  team, account acme: 2 steps, every 15m
+      due      at once
+    store      sqlite:DIR/parallax.db, to be created
+    error: DIR/parallax.toml:7: account is to come from the file "DIR/account": No such file or directory (os error 2)
+      help: put it there, or write account = "..."
+    error: DIR/parallax.toml:12: connector closed cannot be opened: no token
+      help: check the connector's credentials and what they allow
+    error: DIR/parallax.toml:15: connector panics cannot be opened: panicked: told to
+      help: see to the cause and try again: nothing was read, and nothing was committed
+    error: DIR/parallax.toml:18: connector panics-later cannot run: the connector panicked while naming its steps: told to, later
+      help: this is a defect of the connector: please tell its author
+    "#);
+    // The daemon starts nevertheless.
+    insta::assert_snapshot!(told(config, "serve"), @"
+    2
+    error: serve needs a process of its own
+      help: run it with App::main
+    ");
+    // Twice the same, whether it can be synced or not, is wrong in itself.
+    let twice = "
+        [store]
+        url = 'STORE'
+        [[connector]]
+        kind = 'closed'
+        account = 'acme'
+        every = '1h'
+        [[connector]]
+        kind = 'closed'
+        account = 'acme'
+        every = '1h'
+    ";
+    insta::assert_snapshot!(told(twice, "serve"), @r#"
+    2
+    error: DIR/parallax.toml:4: connector closed cannot be opened: no token
+      help: check the connector's credentials and what they allow
+    error: DIR/parallax.toml:8: the connector of line 4 is closed in account "acme", too
+      help: one source is synced by one connector: give it another name or account, or remove it
+    "#);
+}
+
+#[test]
 fn store_is_named_and_can_be_used() {
     let connector = "[[connector]]\nkind = 'team'\nevery = '1h'\n";
     let mut lines = Vec::new();
@@ -132,12 +218,14 @@ fn store_is_named_and_can_be_used() {
     config     DIR/parallax.toml
     listen     http://127.0.0.1:7700
     connector  team, account acme: 2 steps, every 1h
+      due      at once
     store      sqlite::memory:, gone when the process ends
 
     5
     config     DIR/parallax.toml
     listen     http://127.0.0.1:7700
     connector  team, account acme: 2 steps, every 1h
+      due      at once
     error: there is no directory /nowhere
       help: create the directory, or check the path
 
@@ -145,6 +233,7 @@ fn store_is_named_and_can_be_used() {
     config     DIR/parallax.toml
     listen     http://127.0.0.1:7700
     connector  team, account acme: 2 steps, every 1h
+      due      at once
     error: / is a directory, not a store
       help: name a file in the directory, for example sqlite:DIRECTORY/parallax.db
 
@@ -152,6 +241,7 @@ fn store_is_named_and_can_be_used() {
     config     DIR/parallax.toml
     listen     http://127.0.0.1:7700
     connector  team, account acme: 2 steps, every 1h
+      due      at once
     store      sqlite::memory:, gone when the process ends
     "#);
 }

@@ -27,10 +27,10 @@ use utoipa::openapi::{Info, License, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::connectors::Configured;
-use crate::plan::Source;
 use crate::serve::hub::Hub;
 use crate::serve::pages::Pages;
+use crate::serve::results::Results;
+use crate::serve::roster::Roster;
 
 use answer::Json;
 pub(super) use problem::Problem;
@@ -48,13 +48,13 @@ pub(super) struct Server {
 /// What runs in a process that is ready.
 pub(super) struct Daemon {
     pub(super) store: Arc<Store>,
-    pub(super) sources: Vec<Source>,
-    pub(super) connectors: Vec<Configured>,
+    pub(super) roster: Arc<Roster>,
     pub(super) scheduler: Handle,
     /// Told of a source whose records somebody changed.
     changed: Box<dyn Fn((String, String)) + Send + Sync>,
     pub(super) started_at: jiff::Timestamp,
     pub(super) hub: Arc<Hub>,
+    results: Arc<Results>,
     scans: Semaphore,
     streams: Arc<Semaphore>,
 }
@@ -71,24 +71,21 @@ impl Server {
 impl Daemon {
     pub(super) fn new(
         store: Arc<Store>,
-        sources: Vec<Source>,
+        roster: Arc<Roster>,
         scheduler: Handle,
         hub: Arc<Hub>,
+        results: Arc<Results>,
         streams: usize,
         changed: impl Fn((String, String)) + Send + Sync + 'static,
     ) -> Self {
-        let mut connectors: Vec<_> = sources.iter().map(Configured::new).collect();
-        // One for all of its accounts.
-        connectors.sort_by(|a, b| a.connector_id.cmp(&b.connector_id));
-        connectors.dedup_by(|a, b| a.connector_id == b.connector_id);
         Self {
             store,
-            connectors,
-            sources,
+            roster,
             scheduler,
             changed: Box::new(changed),
             started_at: jiff::Timestamp::now(),
             hub,
+            results,
             scans: Semaphore::new(SCANS),
             streams: Arc::new(Semaphore::new(streams)),
         }
@@ -139,6 +136,7 @@ fn parts() -> (Router<Arc<Server>>, OpenApi) {
         .routes(routes!(control::trigger))
         .routes(routes!(syncs::syncs))
         .routes(routes!(syncs::sync))
+        .routes(routes!(syncs::result))
         .routes(routes!(control::cancel))
         .routes(routes!(journal::journal))
         .routes(routes!(journal::all_events))

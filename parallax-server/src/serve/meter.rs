@@ -9,7 +9,7 @@ use parallax_scheduler::{Notice, SyncError, Synced};
 use parallax_store::{CommitError, Outcome, Store, StoreError};
 use tokio::sync::mpsc;
 
-use crate::plan::Source;
+use crate::plan::{Broken, Source};
 use crate::rows::{Row, quoted, rows};
 
 /// Makes metrics of what the scheduler tells.
@@ -37,15 +37,35 @@ pub(super) async fn begin(
             .map(|step| step.step_id.as_str())
             .collect();
         metrics.register(&source.connector_id, &steps);
-        let (connector_id, account_id) = (&source.connector_id, &source.account_id);
-        metrics.scheduled(connector_id, account_id, source.every);
-        let source_id = (connector_id.clone(), account_id.clone());
-        let Some(stored) = stored(store, &source_id).await? else {
-            continue;
-        };
-        let past = past(store, &source_id).await?;
+        restore(metrics, store, &source.id(), source.interval).await?;
+    }
+    Ok(())
+}
+
+/// The same for a source that cannot be synced: what is expected of it is not met.
+pub(super) async fn begin_broken(
+    metrics: &ParallaxMetrics,
+    store: &Store,
+    broken: &Broken,
+) -> Result<(), StoreError> {
+    let connector_id = &broken.config.name;
+    metrics.register(connector_id, &[]);
+    let source_id = (connector_id.clone(), broken.account_id().to_owned());
+    restore(metrics, store, &source_id, broken.interval).await
+}
+
+async fn restore(
+    metrics: &ParallaxMetrics,
+    store: &Store,
+    source_id: &SourceId,
+    interval: Duration,
+) -> Result<(), StoreError> {
+    let (connector_id, account_id) = source_id;
+    metrics.scheduled(connector_id, account_id, interval);
+    if let Some(stored) = stored(store, source_id).await? {
+        let past = past(store, source_id).await?;
         metrics.restore(connector_id, account_id, &past);
-        stored.tell(metrics, &source_id);
+        stored.tell(metrics, source_id);
     }
     Ok(())
 }

@@ -13,6 +13,8 @@ use crate::serve::exposition::Exposition;
 /// What machines ask a process: how it is, and what it counted.
 pub(super) struct Pages {
     state: watch::Sender<State>,
+    /// How many sources cannot be synced, and how many there are.
+    broken: watch::Sender<(usize, usize)>,
     metrics: Box<dyn Fn(Exposition) -> String + Send + Sync>,
 }
 
@@ -32,6 +34,7 @@ impl Pages {
     pub(super) fn new(metrics: impl Fn(Exposition) -> String + Send + Sync + 'static) -> Self {
         Self {
             state: watch::Sender::new(State::Starting),
+            broken: watch::Sender::default(),
             metrics: Box::new(metrics),
         }
     }
@@ -44,6 +47,11 @@ impl Pages {
     /// Sets what `/readyz` says.
     pub(super) fn set(&self, state: State) {
         self.state.send_replace(state);
+    }
+
+    /// Sets how many of the sources cannot be synced, for `/readyz` to say.
+    pub(super) fn count_broken(&self, broken: usize, sources: usize) {
+        self.broken.send_replace((broken, sources));
     }
 
     /// Routes to the pages.
@@ -62,13 +70,22 @@ async fn metrics(Shared(pages): Shared<Arc<Pages>>, headers: HeaderMap) -> Respo
     ([(CONTENT_TYPE, exposition.content_type())], metrics).into_response()
 }
 
-async fn readyz(Shared(pages): Shared<Arc<Pages>>) -> (StatusCode, &'static str) {
+async fn readyz(Shared(pages): Shared<Arc<Pages>>) -> (StatusCode, String) {
     let unavailable = StatusCode::SERVICE_UNAVAILABLE;
-    match pages.state() {
-        State::Ready => (StatusCode::OK, "ready\n"),
-        State::Starting => (unavailable, "starting: the store is being opened\n"),
-        State::Draining => (unavailable, "stopping: no sync starts any more\n"),
-    }
+    let broken = *pages.broken.borrow();
+    let (status, text) = match (pages.state(), broken) {
+        (State::Ready, (0, _)) => (StatusCode::OK, "ready\n"),
+        // It serves the page that tells which, and the others are synced.
+        (State::Ready, (broken, sources)) => {
+            let text = format!(
+                "ready, but {broken} of {sources} sources cannot be synced: see /api/v1/sources\n"
+            );
+            return (StatusCode::OK, text);
+        }
+        (State::Starting, _) => (unavailable, "starting: the store is being opened\n"),
+        (State::Draining, _) => (unavailable, "stopping: no sync starts any more\n"),
+    };
+    (status, text.to_owned())
 }
 
 #[cfg(test)]
@@ -120,6 +137,8 @@ mod tests {
         for state in [State::Ready, State::Draining] {
             pages.set(state);
             lines.push(told(&router, Method::GET, "/readyz").await);
+            pages.count_broken(2, 3);
+            lines.push(told(&router, Method::GET, "/readyz").await);
         }
         lines.push(told(&router, Method::GET, "/livez").await);
         insta::assert_snapshot!(lines.join("\n"), @"
@@ -136,6 +155,8 @@ mod tests {
         DELETE /metrics: 403 application/problem+json GET,HEAD no_tokens
         OPTIONS /metrics: 405 application/problem+json GET,HEAD method_not_allowed
         GET /readyz: 200 text/plain; charset=utf-8 - ready
+        GET /readyz: 200 text/plain; charset=utf-8 - ready, but 2 of 3 sources cannot be synced: see /api/v1/sources
+        GET /readyz: 503 text/plain; charset=utf-8 - stopping: no sync starts any more
         GET /readyz: 503 text/plain; charset=utf-8 - stopping: no sync starts any more
         GET /livez: 200 text/plain; charset=utf-8 - alive
         ");

@@ -563,3 +563,136 @@ fn hostile_clients_are_refused_and_nobody_else_waits() {
     }
     assert_eq!(daemon.get("/livez").1, "alive\n");
 }
+
+/// The configuration of the account that the tests sync by hand, synced by the daemon once.
+fn shared_desk() -> TempDir {
+    let dir = desk();
+    let config = CONFIG.replace("every = '1s'", "every = '6h'\njitter = '0s'");
+    fs::write(dir.path().join("parallax.toml"), config).unwrap();
+    dir
+}
+
+#[test]
+fn sync_goes_through_the_daemon_that_holds_the_store() {
+    let dir = shared_desk();
+    let sync = ["sync", "host", "--account", "here", "--json"];
+    let (code_alone, alone, _) = run(dir.path(), &sync);
+    let daemon = Daemon::start(dir.path());
+    wait_for("the first sync", || {
+        (daemon.syncs_counted() > 0).then_some(())
+    });
+    let (code, beside, stderr) = run(dir.path(), &sync);
+    assert_eq!(code, code_alone, "{stderr}");
+    daemon.wait_for_log("Request to change something");
+    // What is said is the same, but for times and ids.
+    let of = |json: &str| -> Value {
+        let mut object: Value = serde_json::from_str(json).unwrap();
+        for step in object["steps"].as_array_mut().unwrap() {
+            for field in ["duration_ms", "entities", "relationships"] {
+                step[field].take();
+            }
+        }
+        for field in ["sync_id", "duration_ms", "stats", "types", "changes"] {
+            object[field].take();
+        }
+        object
+    };
+    assert_eq!(of(&beside), of(&alone));
+    let object: Value = serde_json::from_str(&beside).unwrap();
+    let sync_id = object["sync_id"].as_str().unwrap();
+    let stored = format!("SELECT count(*) AS n FROM parallax_sync WHERE sync_id = '{sync_id}'");
+    assert_eq!(number(dir.path(), &stored), 1);
+    let (code, text, stderr) = run(dir.path(), &sync[..4]);
+    assert_eq!(code, code_alone, "{stderr}");
+    assert!(
+        text.starts_with("Committed host, account here, sync "),
+        "{text}"
+    );
+
+    // What cannot be passed on, and what the daemon does not sync.
+    for (line, words) in [
+        (
+            ["sync", "host", "--account", "here", "--select", "users"],
+            "--select cannot be passed on",
+        ),
+        (
+            ["sync", "host", "--account", "here", "--sync-id", "x"],
+            "--sync-id cannot be passed on",
+        ),
+    ] {
+        let (code, stdout, stderr) = run(dir.path(), &line);
+        assert_eq!((code, stdout.as_str()), (2, ""), "{stderr}");
+        assert!(stderr.contains(words), "{stderr}");
+    }
+    let (code, _, stderr) = run(dir.path(), &["sync", "host", "--account", "nowhere"]);
+    assert_eq!(code, 2, "{stderr}");
+    assert!(
+        stderr.contains("does not sync host in account \"nowhere\""),
+        "{stderr}"
+    );
+    assert!(stderr.contains("stop the daemon"), "{stderr}");
+    // A plan reads beside it.
+    let (code, ..) = run(dir.path(), &["plan", "host", "--account", "here"]);
+    assert_eq!(code, code_alone);
+}
+
+#[test]
+fn source_that_cannot_be_synced_stops_no_other_and_heals() {
+    let dir = TempDir::new().unwrap();
+    let account = dir.path().join("account");
+    let more = format!(
+        "[[connector]]\nkind = 'host'\nname = 'late'\naccount = {{ file = {account:?} }}\n\
+         cron = '@hourly'\n"
+    );
+    fs::write(dir.path().join("parallax.toml"), CONFIG.to_owned() + &more).unwrap();
+    let daemon = Daemon::start(dir.path());
+    daemon.wait_for_log("Source cannot be synced");
+    wait_for("the first sync", || {
+        (daemon.syncs_counted() > 0).then_some(())
+    });
+    let ready = "ready, but 1 of 2 sources cannot be synced: see /api/v1/sources\n";
+    assert_eq!(
+        daemon.get("/readyz"),
+        ("HTTP/1.1 200 OK".to_owned(), ready.to_owned())
+    );
+    let source = |account: &str| -> Value {
+        let (_, body) = daemon.get(&format!("/api/v1/sources/late/{account}"));
+        serde_json::from_str(&body).unwrap()
+    };
+    let listed: Value = serde_json::from_str(&daemon.get("/api/v1/sources").1).unwrap();
+    let late = &listed["items"][1];
+    assert_eq!(
+        (&late["connector_id"], &late["account_id"]),
+        (&"late".into(), &"".into())
+    );
+    assert_eq!(
+        (&late["activity"], &late["schedule"]),
+        (&"broken".into(), &"@hourly (UTC)".into())
+    );
+    let reason = late["broken"]["reason"].as_str().unwrap();
+    assert!(
+        reason.starts_with("account is to come from the file "),
+        "{reason}"
+    );
+    assert!(late["next_due_at"].is_string(), "{late}");
+    let metrics = daemon.get("/metrics").1;
+    let expected = "parallax_sync_interval_seconds{connector_id=\"late\"} 3600\n";
+    assert!(metrics.contains(expected), "{metrics}");
+
+    fs::write(&account, "found\n").unwrap();
+    wait_for("the source to heal", || {
+        (daemon.get("/readyz").1 == "ready\n").then_some(())
+    });
+    let late = source("found");
+    assert_eq!(
+        (&late["activity"], &late["broken"]),
+        (&"idle".into(), &Value::Null)
+    );
+    let listed: Value = serde_json::from_str(&daemon.get("/api/v1/sources").1).unwrap();
+    assert_eq!(listed["items"].as_array().unwrap().len(), 2);
+    // It can be synced like any other.
+    let (code, _, stderr) = run(dir.path(), &["check"]);
+    assert_eq!(code, 0, "{stderr}");
+    let log = fs::read_to_string(&daemon.log).unwrap();
+    assert!(log.contains("Source can be synced now"), "{log}");
+}

@@ -19,6 +19,11 @@ impl Json {
         Self(json::line(value))
     }
 
+    /// Takes one that is such a text already.
+    pub(super) fn rendered(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
     /// Returns values as an array, one in each line.
     pub(super) fn array(values: &[impl Serialize]) -> Self {
         Self(json::array(values))

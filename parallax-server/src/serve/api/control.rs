@@ -16,6 +16,7 @@ use super::problem::Problem;
 use super::request::{Live, Place};
 use crate::decide::Decision;
 use crate::forget::Removal;
+use crate::plan::Reason;
 use crate::serve::access::Caller;
 
 /// A sync that was asked for.
@@ -49,6 +50,12 @@ pub(super) async fn trigger(
     let triggered = daemon.scheduler.trigger(&connector_id, &account_id).await;
     let source = format!("{connector_id}, account {account_id}");
     audit(&caller, "trigger", &source, triggered.is_ok());
+    let fault = daemon.roster.reason(&connector_id, &account_id);
+    if let (Err(TriggerError::NoSuchJob { .. }), Some(Reason { what, help })) = (&triggered, fault)
+    {
+        let conflict = StatusCode::CONFLICT;
+        return Err(Problem::new(conflict, "source_broken", what, help));
+    }
     let sync_id = triggered.map_err(|error| match &error {
         TriggerError::NoSuchJob { .. } => Problem::new(
             StatusCode::NOT_FOUND,

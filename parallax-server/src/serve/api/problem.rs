@@ -18,7 +18,7 @@ pub(crate) struct Problem {
     /// What is wrong, for people.
     detail: String,
     /// A stable name for this kind of problem, in `snake_case`.
-    code: &'static str,
+    code: String,
     /// What to do.
     help: String,
     /// The parameter, header or field that is wrong, if one is.
@@ -30,7 +30,7 @@ pub(crate) struct Problem {
 impl Problem {
     pub(crate) fn new(
         status: StatusCode,
-        code: &'static str,
+        code: impl Into<String>,
         detail: impl Into<String>,
         help: impl Into<String>,
     ) -> Self {
@@ -38,7 +38,7 @@ impl Problem {
             title: status.canonical_reason().unwrap_or_default(),
             status: status.as_u16(),
             detail: detail.into(),
-            code,
+            code: code.into(),
             help: help.into(),
             field: None,
         }

@@ -12,6 +12,8 @@ use super::Daemon;
 use super::answer::{Json, Page};
 use super::problem::Problem;
 use super::request::{self, Live, Params, Place};
+use crate::config::schedule_in_short;
+use crate::plan::Reason;
 use crate::rows::{Row, quoted, row_at, rows};
 use crate::text::millis;
 
@@ -22,12 +24,18 @@ const RECENT: u32 = 30;
 #[derive(Serialize, ToSchema)]
 struct Source<'a> {
     connector_id: &'a str,
+    /// Empty if it is not known, as where it is kept in a file that is not there.
     account_id: &'a str,
     /// Whether it is in the configuration; if not, it is stored and nothing syncs it.
     configured: bool,
-    /// How often it is synced.
+    /// Why it cannot be synced as things are, if so. It is tried again when it is due.
+    broken: Option<&'a Fault>,
+    /// When it is synced: `every 15m`, or a cron pattern with its time zone.
+    schedule: Option<&'a str>,
+    /// How far two of these times are apart at the most.
     every_ms: Option<u64>,
-    /// `idle`, `waiting` for other syncs to end, `running`, or `not_scheduled`.
+    /// `idle`, `waiting` for other syncs to end, `running`, `broken`, or
+    /// `not_scheduled`.
     activity: &'static str,
     /// The sync that runs or, if somebody asked for it, waits.
     running_sync_id: Option<&'a str>,
@@ -63,6 +71,17 @@ struct Source<'a> {
     last_complete_at: Option<&'a str>,
     /// Its last syncs, newest first.
     recent: Vec<Recent<'a>>,
+}
+
+/// Why a source cannot be synced.
+#[derive(Serialize, ToSchema)]
+#[schema(as = SourceFault)]
+struct Fault {
+    reason: String,
+    /// What to do.
+    help: String,
+    #[serde(skip)]
+    due_in: Duration,
 }
 
 /// A sync in short: entities and relationships together.
@@ -180,7 +199,9 @@ struct Known {
     stored: Rows,
     /// Each with its row, and with its job.
     sources: BTreeMap<SourceId, (Option<usize>, Option<JobStatus>)>,
-    every: HashMap<SourceId, Duration>,
+    /// When those of the configuration are synced, in words, and how far that is apart.
+    schedules: HashMap<SourceId, (String, Duration)>,
+    faults: HashMap<SourceId, Fault>,
 }
 
 impl Known {
@@ -201,15 +222,40 @@ impl Known {
             let id = (job.connector_id.clone(), job.account_id.clone());
             sources.entry(id).or_default().1 = Some(job);
         }
-        let every = daemon.sources.iter().map(|source| {
-            let id = (source.connector_id.clone(), source.account_id.clone());
-            (id, source.every)
-        });
+        let mut schedules = HashMap::new();
+        let mut faults: HashMap<SourceId, Fault> = HashMap::new();
+        let listed = daemon.roster.read();
+        for source in &listed.sources {
+            let schedule = schedule_in_short(&source.schedule, source.interval);
+            schedules.insert(source.id(), (schedule, source.interval));
+        }
+        for waiting in &listed.broken {
+            let (broken, due_in) = (&waiting.broken, waiting.due_in());
+            let id = (broken.config.name.clone(), broken.account_id().to_owned());
+            sources.entry(id.clone()).or_default();
+            let schedule = schedule_in_short(&broken.config.schedule, broken.interval);
+            schedules.insert(id.clone(), (schedule, broken.interval));
+            let Reason { what, help } = &broken.reason;
+            // Several of which no account is known are one here.
+            let fault = faults.entry(id);
+            fault
+                .and_modify(|fault| {
+                    fault.reason = format!("{}; {what}", fault.reason);
+                    fault.due_in = fault.due_in.min(due_in);
+                })
+                .or_insert_with(|| Fault {
+                    reason: what.clone(),
+                    help: help.clone(),
+                    due_in,
+                });
+        }
+        drop(listed);
         Ok(Self {
             now: Timestamp::now(),
             stored,
             sources,
-            every: every.collect(),
+            schedules,
+            faults,
         })
     }
 
@@ -229,9 +275,14 @@ impl Known {
         job: Option<&'a JobStatus>,
         syncs: &'a Syncs,
     ) -> Source<'a> {
+        let schedule = self.schedules.get(id);
         let number = |column| row.map_or(0, |row| row.number(column));
         let text = |column| row.and_then(|row| row.text(column));
+        let fault = self.faults.get(id);
+        let due_in = job.map(|job| job.due_in);
+        let due_in = due_in.or(fault.map(|fault| fault.due_in));
         let (activity, running_sync_id, elapsed) = match job.map(|job| &job.activity) {
+            None if fault.is_some() => ("broken", None, None),
             None => ("not_scheduled", None, None),
             Some(Activity::Idle) => ("idle", None, None),
             Some(Activity::Waiting { sync_id }) => ("waiting", sync_id.as_deref(), None),
@@ -247,12 +298,14 @@ impl Known {
         Source {
             connector_id: &id.0,
             account_id: &id.1,
-            configured: self.every.contains_key(id),
-            every_ms: self.every.get(id).map(|every| millis(*every)),
+            configured: schedule.is_some(),
+            broken: fault,
+            schedule: schedule.map(|(schedule, _)| schedule.as_str()),
+            every_ms: schedule.map(|(_, interval)| millis(*interval)),
             activity,
             running_sync_id,
             running_since: elapsed.and_then(|elapsed| time(self.now.checked_sub(elapsed))),
-            next_due_at: job.and_then(|job| time(self.now.checked_add(job.due_in))),
+            next_due_at: due_in.and_then(|due_in| time(self.now.checked_add(due_in))),
             failures: job.map_or(0, |job| job.failures),
             entities: number("entities"),
             relationships: number("relationships"),

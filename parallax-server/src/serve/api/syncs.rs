@@ -1,3 +1,5 @@
+use axum::http::StatusCode;
+use parallax_scheduler::Activity;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -5,6 +7,7 @@ use super::answer::{Json, Page};
 use super::problem::Problem;
 use super::request::{self, Live, Params, Place};
 use super::schema::{Sync, SyncDetail};
+use crate::json::SyncObject;
 use crate::rows::quoted;
 use crate::sync_detail::Detail;
 use crate::syncs::{Filter, ORDER, select};
@@ -80,4 +83,40 @@ pub(super) async fn sync(
     };
     let detail = Detail::find(&daemon.store, &sync_id, &filter).await?;
     Ok(Json::of(&detail.object()))
+}
+
+/// Shows what a sync came to, as `parallax sync --json` prints it, once it has ended.
+///
+/// The last 64 that ended since the daemon was started are known.
+#[utoipa::path(get, path = "/api/v1/syncs/{sync_id}/result", tag = "syncs",
+    params(("sync_id" = String, Path, description = "All of its id")),
+    responses((status = OK, body = SyncObject), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn result(
+    Live(daemon): Live,
+    Place(sync_id): Place<String>,
+) -> Result<Json, Problem> {
+    // Asked first: one that ends in between is found below.
+    let jobs = daemon.scheduler.jobs().await;
+    if let Some(result) = daemon.results.of(&sync_id) {
+        return Ok(Json::rendered(&result));
+    }
+    let is_under_way = jobs.iter().any(|job| match &job.activity {
+        Activity::Running { sync_id: runs, .. } => *runs == sync_id,
+        Activity::Waiting { sync_id: waits } => waits.as_ref() == Some(&sync_id),
+        Activity::Idle => false,
+    });
+    Err(match is_under_way {
+        true => Problem::new(
+            StatusCode::CONFLICT,
+            "still_running",
+            format!("sync {sync_id:?} has not ended"),
+            "ask again; its journal tells how far it is",
+        ),
+        false => Problem::new(
+            StatusCode::NOT_FOUND,
+            "no_such_result",
+            format!("nothing is known of how sync {sync_id:?} ended"),
+            "/api/v1/syncs/{sync_id} has what is stored of it",
+        ),
+    })
 }

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::connectors::listed_steps;
+use crate::plan::Source;
 use crate::serve::access::Access;
 use crate::serve::pages::State;
 use crate::serve::testing::{answer, body, header};
@@ -81,17 +82,21 @@ async fn served() -> (Router, Arc<Daemon>) {
     let outline = parallax_connect::Runner::new(&connector).outline("acme", "-");
     let every = Duration::from_secs(60);
     let source = Source {
+        line: 1,
         steps: listed_steps(&outline.unwrap()),
         kind: "team".to_owned(),
         connector: Arc::clone(&connector),
         connector_id: "team".to_owned(),
         account_id: "acme".to_owned(),
-        every,
+        schedule: every.into(),
+        interval: every,
         guard: Guard::default(),
     };
     let hub = Arc::new(Hub::new());
     tokio::spawn(Arc::clone(&hub).beat());
     let ended_syncs = Arc::clone(&hub);
+    let results = Arc::new(Results::new(store.url()));
+    let concluded = Arc::clone(&results);
     let ended = Arc::new(Notify::new());
     let notify = Arc::clone(&ended);
     let scheduler = Scheduler::new(Arc::clone(&store))
@@ -100,15 +105,17 @@ async fn served() -> (Router, Arc<Daemon>) {
         .journal(Arc::clone(&hub) as _)
         .watcher(move |notice| {
             crate::serve::forget_ended(&ended_syncs, notice);
+            concluded.note(notice);
             if matches!(notice, Notice::Ended { .. }) {
                 notify.notify_one();
             }
         });
     let daemon = Daemon::new(
         store,
-        vec![source],
+        Arc::new(Roster::new(vec![source], Vec::new())),
         scheduler.handle(),
         Arc::clone(&hub),
+        results,
         STREAMS,
         |source| {
             CHANGED.with_borrow_mut(|changed| changed.push(source));
@@ -284,7 +291,7 @@ async fn every_answer_is_as_the_document_says() {
         }
         checked += 1;
     }
-    assert_eq!(checked, 19);
+    assert_eq!(checked, 20);
 }
 
 #[tokio::test(start_paused = true)]

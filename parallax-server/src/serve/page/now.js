@@ -42,7 +42,7 @@ export function nowView(app) {
 
 function tiles(sources, live) {
   const sum = (field) => sources.reduce((total, source) => total + source[field], 0);
-  const failing = sources.filter(({ failures, last_outcome }) => failures > 0 || last_outcome === 'failed').length;
+  const failing = sources.filter(({ failures, last_outcome, broken }) => broken || failures > 0 || last_outcome === 'failed').length;
   const running = sources.filter(({ activity }) => activity === 'running').length;
   const waiting = sources.filter(({ activity }) => activity === 'waiting').length;
   const open = live.changesets.length;
@@ -95,7 +95,7 @@ function due(sources, waiting) {
       const { connector_id, account_id } = one;
       return h('tr', { key: sourceKey(one) },
         head(h('a', { href: link(['syncs'], { connector_id, account_id }) }, source(one))),
-        h('td', { class: 'faint' }, one.every_ms ? `every ${duration(one.every_ms)}` : ''),
+        h('td', { class: 'faint' }, one.schedule ?? ''),
         right(when));
     }), 'list'),
     rows.length > DUE && quiet(`and ${number(rows.length - DUE)} more`),

@@ -2,14 +2,14 @@
 
 import { sparkline, state } from './chart.js';
 import { h, icon } from './dom.js';
-import { duration, link, now, number, plural, relative, source, sourceKey, syncLink, time } from './format.js';
+import { link, now, number, plural, relative, source, sourceKey, syncLink, time } from './format.js';
 import { cell, chips, empty, head, loading, problem, right, syncNow, td } from './parts.js';
 
 /** Rows at a time: more would be slow to draw, and nobody reads them. */
 const PAGE = 50;
 
 const last = (text) => text ?? '';
-const isFailing = ({ failures, last_outcome }) => failures > 0 || last_outcome === 'failed';
+const isFailing = ({ failures, last_outcome, broken }) => broken || failures > 0 || last_outcome === 'failed';
 const held = (one) => one.entities_held + one.relationships_held;
 const kept = (one) => one.entities_kept + one.relationships_kept;
 const size = (one) => one.entities + one.relationships;
@@ -99,7 +99,9 @@ function row(app, one) {
   return h(
     'tr',
     { key: sourceKey(one), 'data-source': connector_id },
-    head(h('a', { href: link(['syncs'], names) }, source(one))),
+    head([
+      h('a', { href: link(['syncs'], names) }, source(one)),
+      one.broken && h('small', { class: 'failed', title: one.broken.help }, `cannot be synced: ${one.broken.reason}`)]),
     td(freshness(one)),
     h('td', null,
       one.last_outcome ? h('a', { href: syncLink({ ...one, sync_id: one.last_sync_id }) }, state(one.last_outcome)) : h('span', { class: 'faint' }, 'not synced'),
@@ -109,9 +111,9 @@ function row(app, one) {
     td(sparkline(one.recent)),
     cell(kept(one), 'partial'),
     right(held(one) ? h('a', { class: 'held', href: link(['held']) }, number(held(one))) : h('span', { class: 'faint' }, '–')),
-    td(running ? h('a', { href: syncLink(running) }, state('running')) : activity === 'waiting' ? state('waiting', 'queued')
+    td(one.broken ? ['tried again ', time(one.next_due_at)] : running ? h('a', { href: syncLink(running) }, state('running')) : activity === 'waiting' ? state('waiting', 'queued')
       : one.next_due_at ? relative(one.next_due_at) === 'now' ? 'now' : time(one.next_due_at) : h('span', { class: 'faint' }, 'not scheduled')),
-    right(one.configured && h('button', { disabled: busy, onclick: () => syncNow(app, one), 'aria-label': `Sync ${connector_id} ${account_id} now` }, 'Sync now')),
+    right(one.configured && !one.broken && h('button', { disabled: busy, onclick: () => syncNow(app, one), 'aria-label': `Sync ${connector_id} ${account_id} now` }, 'Sync now')),
   );
 }
 
@@ -120,7 +122,7 @@ function freshness(one) {
   const stale = isStale(one);
   const age = one.last_success_at ? now() - Date.parse(one.last_success_at) : Infinity;
   const share = one.every_ms ? Math.min(1, age / (3 * one.every_ms + 60_000)) : 0;
-  const title = one.every_ms ? `every ${duration(one.every_ms)}; ${plural(one.syncs, 'sync', 'syncs')} on record` : undefined;
+  const title = one.schedule ? `${one.schedule}; ${plural(one.syncs, 'sync', 'syncs')} on record` : undefined;
   return h('span', { class: `fresh ${stale ? 'stale' : ''}`, title },
     stale && icon('warning', 'partial'), time(one.last_success_at),
     one.every_ms && h('i', { class: 'meter', 'aria-hidden': 'true' }, h('i', { style: { width: `${(100 * share).toFixed(1)}%` } })));
