@@ -13,6 +13,7 @@ mod error;
 mod explain;
 mod forget;
 mod history;
+mod insert;
 mod journal;
 mod lock;
 mod open;
