@@ -155,7 +155,8 @@ impl<'a> Writer<'a> {
 
     fn delete(&self, kind: RecordKind, delta: &Delta) -> Result<u64, StoreError> {
         let rows = delta.deletes.iter().map(|delete| delete.stored.row);
-        delete(self.transaction, self.sync, kind, rows, None)
+        let rows: Vec<i64> = rows.collect();
+        delete(self.transaction, self.sync, kind, &rows, None)
     }
 
     /// Opens a changeset of the deletes that are held.
@@ -229,7 +230,8 @@ impl<'a> Writer<'a> {
 
     fn update(&mut self, kind: RecordKind, delta: &Delta) -> Result<(), StoreError> {
         let transaction = self.transaction;
-        let mut remember = remember(transaction, kind)?;
+        let rows: Vec<i64> = delta.updates.iter().map(|update| update.row).collect();
+        remember(transaction, self.sync, kind, &rows, Action::Updated, None)?;
         let mut update = transaction.prepare_cached(match kind {
             RecordKind::Entity => {
                 "UPDATE px_entity SET hash = ?2, claims = ?3, properties = ?4, checksum = ?5,
@@ -246,12 +248,6 @@ impl<'a> Writer<'a> {
         let mut buffer = Vec::new();
         for change in &delta.updates {
             let record = &change.record;
-            remember.execute(params![
-                change.row,
-                self.sync,
-                Action::Updated.as_str(),
-                None::<i64>
-            ])?;
             let claims = self.claims(change.claims)?;
             let (id, hash) = (record.id.to_be_bytes(), record.hash.to_be_bytes());
             match kind {
