@@ -34,7 +34,7 @@ impl ClaimSets {
 
     /// Returns the set of the claims of both.
     pub(crate) fn union(&mut self, a: SetNo, b: SetNo) -> SetNo {
-        if a == b {
+        if a == b || self.members(b).is_empty() {
             return a;
         }
         if let Some(&union) = self.unions.get(&(a, b)) {

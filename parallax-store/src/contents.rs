@@ -117,26 +117,23 @@ impl Contents {
             .ok_or_else(unreadable)
     }
 
-    /// Returns the records in order, and brings the contents of the next few near.
+    /// Brings the contents of some records near, as far as they are in memory.
     ///
-    /// Records are written in the order of their ids, so that each read is a miss of all caches:
-    /// asked for one after the other they are waited for together, and not each for itself.
-    pub(crate) fn in_portions<'a>(
-        &'a self,
+    /// In the order of ids each of them is a miss of all caches: asked for one after the other they
+    /// are waited for together, and not each for itself.
+    pub(crate) fn bring_near<'a>(
+        &self,
         kind: RecordKind,
-        records: &'a [Emitted],
-    ) -> impl Iterator<Item = &'a Emitted> {
-        records.chunks(64).flat_map(move |portion| {
-            let mut touched = 0;
-            for record in portion {
-                let content = self.in_memory(kind, record).and_then(|e| e.content);
-                for line in content.unwrap_or_default().chunks(64) {
-                    touched ^= line.first().copied().unwrap_or_default();
-                }
+        records: impl Iterator<Item = &'a Emitted>,
+    ) {
+        let mut touched = 0;
+        for record in records {
+            let content = self.in_memory(kind, record).and_then(|e| e.content);
+            for line in content.unwrap_or_default().chunks(64) {
+                touched ^= line.first().copied().unwrap_or_default();
             }
-            std::hint::black_box(touched);
-            portion
-        })
+        }
+        std::hint::black_box(touched);
     }
 
     fn in_memory(&self, kind: RecordKind, record: &Emitted) -> Option<EmissionRef<'_>> {

@@ -4,8 +4,8 @@ use std::ops::{Range, RangeInclusive};
 use parallax_core::{Counts, SyncReport};
 
 use crate::claims::{ClaimSets, Judge, SetNo};
-use crate::digest::{self, BUCKETS, Sums, bucket_of, first_of};
-use crate::emissions::{Emissions, Emitted};
+use crate::digest::{self, Sums, first_of};
+use crate::emissions::{Emissions, Emitted, NameNo};
 
 /// A stored record, as far as the comparison needs it.
 #[derive(Clone, Copy, Debug)]
@@ -24,8 +24,8 @@ pub(crate) struct Stored {
 /// What a sync means for the stored records of one kind.
 #[derive(Debug, Default)]
 pub(crate) struct Delta {
-    /// In the order of ids, as all others here.
-    pub(crate) creates: Vec<Emitted>,
+    /// Places among the emissions, in the order of ids, as all others here.
+    pub(crate) creates: Vec<u32>,
     pub(crate) updates: Vec<Update>,
     /// Rows whose content stays and whose claims change.
     pub(crate) reclaims: Vec<(i64, SetNo)>,
@@ -78,7 +78,8 @@ pub(crate) struct Stock<'a, E> {
 type Read<'a, E> = &'a mut dyn FnMut(RangeInclusive<u128>, &mut dyn FnMut(Stored)) -> Result<(), E>;
 
 impl Delta {
-    /// Compares what was emitted with what is stored. Buckets of equal sums are not read.
+    /// Compares what was emitted with what is stored. Buckets of equal sums are not read; those
+    /// that differ are settled.
     ///
     /// # Errors
     ///
@@ -92,7 +93,7 @@ impl Delta {
     ) -> Result<Self, E> {
         let mut comparison = Comparison {
             delta: Self {
-                sums: (stock.sums.is_some() || emissions.buckets.is_some()).then(Sums::default),
+                sums: (stock.sums.is_some() || emissions.is_many()).then(Sums::default),
                 ..Self::default()
             },
             judge: Judge::new(report),
@@ -101,11 +102,15 @@ impl Delta {
         };
         comparison.delta.counts.duplicates = emissions.duplicates;
         comparison.delta.counts.rejected = emissions.rejected;
-        let ranges = ranges(emissions, stock.sums.as_ref(), &stock.held);
-        for (buckets, differ) in ranges {
-            let emitted = emissions.of_buckets(buckets.clone());
+        for (claims, name, count) in emissions.unsettled() {
+            comparison.equal(claims, name, count);
+        }
+        for (buckets, differ) in ranges(&emissions.differ(stock.sums.as_ref(), &stock.held)) {
+            let (mut place, emitted) = emissions.of_buckets(buckets.clone());
             if !differ {
-                comparison.equal(emitted);
+                for record in emitted {
+                    comparison.equal(record.claims, record.name, 1);
+                }
                 if let (Some(sums), Some(stored)) = (&mut comparison.delta.sums, &stock.sums) {
                     sums.take(stored, buckets);
                 }
@@ -121,11 +126,13 @@ impl Delta {
                     .count();
                 let (new, others) = rest.split_at_checked(before).unwrap_or((rest, &[]));
                 for record in new {
-                    comparison.only_emitted(*record);
+                    comparison.only_emitted(place, *record);
+                    place += 1;
                 }
                 rest = match others.split_first() {
                     Some((record, others)) if record.id == stored.id => {
                         comparison.both(*record, stored);
+                        place += 1;
                         others
                     }
                     _ => {
@@ -135,7 +142,8 @@ impl Delta {
                 };
             })?;
             for record in rest {
-                comparison.only_emitted(*record);
+                comparison.only_emitted(place, *record);
+                place += 1;
             }
         }
         Ok(comparison.delta)
@@ -167,29 +175,9 @@ impl Delta {
 }
 
 /// Divides the buckets into ranges that have to be compared and ranges that need not.
-fn ranges(
-    emissions: &Emissions,
-    stored: Option<&Sums>,
-    held: &[u128],
-) -> Vec<(Range<usize>, bool)> {
-    let (Some(stored), Some(emitted)) = (stored, &emissions.buckets) else {
-        return vec![(0..BUCKETS, true)];
-    };
-    let mut differ: Vec<bool> = (0..BUCKETS)
-        .map(|bucket| stored.get(bucket) != emitted.sums.get(bucket))
-        .collect();
-    // Records that are held are in no sum.
-    for id in held {
-        if let Some(differs) = differ.get_mut(bucket_of(*id)) {
-            *differs = true;
-        }
-    }
-    // Reading on is faster than looking for the next place.
-    if differ.iter().filter(|differs| **differs).count() > BUCKETS / 4 {
-        return vec![(0..BUCKETS, true)];
-    }
+fn ranges(differ: &[bool]) -> Vec<(Range<usize>, bool)> {
     let mut ranges: Vec<(Range<usize>, bool)> = Vec::new();
-    for (bucket, differs) in differ.into_iter().enumerate() {
+    for (bucket, &differs) in differ.iter().enumerate() {
         match ranges.last_mut() {
             Some((range, last)) if *last == differs => range.end = bucket + 1,
             _ => ranges.push((bucket..bucket + 1, differs)),
@@ -207,24 +195,23 @@ struct Comparison<'a> {
 
 impl Comparison<'_> {
     /// Notes records that are stored just as they were emitted.
-    fn equal(&mut self, emitted: &[Emitted]) {
-        for record in emitted {
-            self.live(record.claims);
-            self.count_emitted(*record, |counts| &mut counts.unchanged);
-        }
+    fn equal(&mut self, claims: SetNo, name: NameNo, records: u64) {
+        self.live(claims, records);
+        self.count_emitted(name, records, |counts| &mut counts.unchanged);
     }
 
-    fn only_emitted(&mut self, record: Emitted) {
+    #[expect(clippy::cast_possible_truncation, reason = "memory ends long before")]
+    fn only_emitted(&mut self, place: usize, record: Emitted) {
         // A rejected record that is not stored has nothing to keep.
         if record.is_accepted() {
-            self.count_emitted(record, |counts| &mut counts.created);
+            self.count_emitted(record.name, 1, |counts| &mut counts.created);
             self.stays(record.id, record.hash, record.claims);
-            self.delta.creates.push(record);
+            self.delta.creates.push(place as u32);
         }
     }
 
     fn both(&mut self, record: Emitted, stored: Stored) {
-        self.live(stored.claims);
+        self.live(stored.claims, 1);
         let standing = self.judge.verdict(self.sets, stored.claims).standing;
         let claims = self.sets.union(record.claims, standing);
         if let Some(changeset) = stored.held {
@@ -232,7 +219,7 @@ impl Comparison<'_> {
         }
         let is_update = record.is_accepted() && record.hash != stored.hash;
         if is_update {
-            self.count_emitted(record, |counts| &mut counts.updated);
+            self.count_emitted(record.name, 1, |counts| &mut counts.updated);
             self.delta.updates.push(Update {
                 row: stored.row,
                 record,
@@ -240,7 +227,7 @@ impl Comparison<'_> {
             });
         } else {
             if record.is_accepted() {
-                self.count_emitted(record, |counts| &mut counts.unchanged);
+                self.count_emitted(record.name, 1, |counts| &mut counts.unchanged);
             } else {
                 // Seen, but not in a form that can be stored: what is stored stays.
                 self.count_stored(stored, |counts| &mut counts.kept);
@@ -254,7 +241,7 @@ impl Comparison<'_> {
     }
 
     fn only_stored(&mut self, stored: Stored) {
-        self.live(stored.claims);
+        self.live(stored.claims, 1);
         match stored.held {
             // Whether to delete it has been asked, and not been answered.
             Some(1..) => return self.count_stored(stored, |counts| &mut counts.held),
@@ -275,10 +262,11 @@ impl Comparison<'_> {
         }
     }
 
-    fn live(&mut self, claims: SetNo) {
-        self.delta.live_before += 1;
-        let is_ephemeral = self.judge.verdict(self.sets, claims).ephemeral;
-        self.delta.lasting_before += u64::from(!is_ephemeral);
+    fn live(&mut self, claims: SetNo, records: u64) {
+        self.delta.live_before += records;
+        if !self.judge.verdict(self.sets, claims).ephemeral {
+            self.delta.lasting_before += records;
+        }
     }
 
     fn stays(&mut self, id: u128, hash: u128, claims: SetNo) {
@@ -288,14 +276,19 @@ impl Comparison<'_> {
         }
     }
 
-    fn count_emitted(&mut self, record: Emitted, count: impl Fn(&mut Counts) -> &mut u64) {
-        *count(&mut self.delta.counts) += 1;
+    fn count_emitted(
+        &mut self,
+        name: NameNo,
+        records: u64,
+        count: impl Fn(&mut Counts) -> &mut u64,
+    ) {
+        *count(&mut self.delta.counts) += records;
         let names = &mut self.delta.by_emitted_name;
-        if names.len() <= record.name as usize {
-            names.resize(record.name as usize + 1, Counts::default());
+        if names.len() <= name as usize {
+            names.resize(name as usize + 1, Counts::default());
         }
-        if let Some(counts) = names.get_mut(record.name as usize) {
-            *count(counts) += 1;
+        if let Some(counts) = names.get_mut(name as usize) {
+            *count(counts) += records;
         }
     }
 
@@ -314,23 +307,26 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::emissions::tests::merged;
+    use crate::emissions::tests::gathered;
 
     const SEED: u64 = 7;
 
     /// What a source has stored: by id the hash, and the changeset that holds it.
     type Rows = BTreeMap<u128, (u128, Option<i64>)>;
 
-    /// Compares, and returns the delta and how many rows were read.
+    /// A delta, and the ids of what it creates.
+    type Compared = (Delta, Vec<u128>);
+
+    /// Compares, and returns the delta with the ids of what is created, and how many rows were read.
     fn compare(
         emitted: &[(u128, u128)],
         rows: &Rows,
         sums: Option<Sums>,
         report: &SyncReport,
-    ) -> (Delta, usize) {
+    ) -> (Compared, usize) {
         let mut sets = ClaimSets::default();
         let claims = sets.single("hosts", None);
-        let emissions = merged(emitted, claims, &mut sets, SEED);
+        let mut emissions = gathered(emitted, claims, &sets, SEED);
         let mut reads = 0;
         let mut read = |ids: RangeInclusive<u128>, each: &mut dyn FnMut(Stored)| {
             for (row, (&id, &(hash, held))) in (1i64..).zip(rows) {
@@ -349,18 +345,21 @@ mod tests {
             Ok::<_, Infallible>(())
         };
         let held = rows.iter().filter(|(_, row)| row.1.is_some());
+        let held: Vec<u128> = held.map(|(id, _)| *id).collect();
+        emissions.settle(&emissions.differ(sums.as_ref(), &held), &mut sets, SEED);
         let stock = Stock {
             sums,
-            held: held.map(|(id, _)| *id).collect(),
+            held,
             read: &mut read,
         };
         let Ok(delta) = Delta::compare(&emissions, stock, report, &mut sets, SEED);
-        (delta, reads)
+        let creates = emissions.at(&delta.creates).map(|record| record.id);
+        let creates = creates.collect();
+        ((delta, creates), reads)
     }
 
     /// All that a delta says, but for the places of what was emitted.
-    fn said(delta: &Delta) -> impl PartialEq + std::fmt::Debug {
-        let creates: Vec<_> = delta.creates.iter().map(|record| record.id).collect();
+    fn said((delta, creates): &Compared) -> impl PartialEq + std::fmt::Debug {
         let updates: Vec<_> = delta
             .updates
             .iter()
@@ -369,7 +368,8 @@ mod tests {
         let deletes: Vec<_> = delta.deletes.iter().map(|d| d.stored.row).collect();
         let live = (delta.live_before, delta.lasting_before);
         let releases = delta.releases.clone();
-        (creates, updates, deletes, releases, delta.counts, live)
+        let changes = (creates.clone(), updates, deletes, releases);
+        (changes, delta.counts, live)
     }
 
     fn ids() -> impl Iterator<Item = u128> {
@@ -393,7 +393,7 @@ mod tests {
             };
             // Sums as the commit before left them.
             let (before, _) = compare(&emitted, &rows, None, &complete);
-            let mut sums = before.sums.clone().unwrap();
+            let mut sums = before.0.sums.clone().unwrap();
             let mut now = emitted.clone();
             for (place, what) in changed {
                 let (id, hash) = emitted[place];
@@ -420,7 +420,7 @@ mod tests {
             let (with, few) = compare(&now, &rows, Some(sums), &report);
             let (without, all) = compare(&now, &rows, None, &report);
             prop_assert_eq!(said(&with), said(&without));
-            prop_assert_eq!(&with.sums, &without.sums);
+            prop_assert_eq!(&with.0.sums, &without.0.sums);
             prop_assert_eq!(all, 20_000);
             prop_assert!(few <= all);
         }
@@ -435,14 +435,17 @@ mod tests {
             .collect();
         let report = SyncReport::default();
         let (first, all) = compare(&emitted, &rows, None, &report);
-        let (second, none) = compare(&emitted, &rows, first.sums.clone(), &report);
+        let (second, none) = compare(&emitted, &rows, first.0.sums.clone(), &report);
         assert_eq!((all, none), (20_000, 0));
         assert_eq!(said(&first), said(&second));
 
         let mut one_changed = emitted.clone();
         one_changed[77].1 ^= 2;
-        let (third, few) = compare(&one_changed, &rows, first.sums.clone(), &report);
-        assert_eq!((third.counts.updated, third.counts.unchanged), (1, 19_999));
+        let (third, few) = compare(&one_changed, &rows, first.0.sums.clone(), &report);
+        assert_eq!(
+            (third.0.counts.updated, third.0.counts.unchanged),
+            (1, 19_999)
+        );
         assert!((1..=20).contains(&few), "{few} rows of one bucket");
     }
 }

@@ -53,6 +53,24 @@ impl Sums {
         }
     }
 
+    /// Adds other sums, bucket by bucket.
+    pub(crate) fn add_all(&mut self, others: &Self) {
+        for (sum, other) in self.0.iter_mut().zip(&others.0) {
+            *sum = sum.wrapping_add(*other);
+        }
+    }
+
+    pub(crate) fn set(&mut self, bucket: usize, sum: u128) {
+        if let Some(slot) = self.0.get_mut(bucket) {
+            *slot = sum;
+        }
+    }
+
+    /// Returns the sum of all digests.
+    pub(crate) fn total(&self) -> u128 {
+        self.0.iter().copied().fold(0, u128::wrapping_add)
+    }
+
     /// Takes the sums of some buckets from others.
     pub(crate) fn take(&mut self, others: &Self, buckets: Range<usize>) {
         let (sums, others) = (self.0.get_mut(buckets.clone()), others.0.get(buckets));

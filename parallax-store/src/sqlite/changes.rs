@@ -40,7 +40,7 @@ pub(super) fn list_changes(
         for update in delta.updates.iter().take(limit) {
             changes.push(list.emitted(kind, &update.record, Some(update.row))?);
         }
-        for record in delta.creates.iter().take(limit) {
+        for record in findings.of_kind(kind).at(&delta.creates).take(limit) {
             changes.push(list.emitted(kind, record, None)?);
         }
     }

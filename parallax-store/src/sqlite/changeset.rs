@@ -211,8 +211,8 @@ fn approve(
         (RecordKind::Entity, entities),
     ];
     for (kind, rows) in gone {
-        let deletes = rows.iter().map(row);
-        let deleted = delete(transaction, sync, kind, deletes, Some(number))?;
+        let deletes: Vec<i64> = rows.iter().map(row).collect();
+        let deleted = delete(transaction, sync, kind, &deletes, Some(number))?;
         if deleted != rows.len() as u64 {
             return Err(StoreError::Corrupt {
                 details: format!(

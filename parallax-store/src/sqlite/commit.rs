@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use parallax_core::JournalEntry;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
@@ -14,7 +16,7 @@ use crate::sqlite::write::Writer;
 /// Decides what findings mean, on a snapshot, and writes nothing.
 pub(super) fn decide(
     connection: &mut Connection,
-    findings: &Findings,
+    findings: &mut Findings,
     options: &Options,
     seed: u64,
 ) -> Result<Decided, CommitError> {
@@ -25,10 +27,10 @@ pub(super) fn decide(
 /// Writes a decision; `None` if the source has changed since it was made.
 pub(super) fn write(
     opened: &mut Opened,
-    findings: &Findings,
+    findings: &mut Findings,
     decision: Decision,
 ) -> Result<Option<CommitResult>, CommitError> {
-    with_journal(findings, |chunks| {
+    with_journal(findings, |findings, chunks| {
         opened.write(decision.writes(), |transaction| {
             let source = find_source(transaction, &findings.output)?;
             if source.map(|source| source.generation) != decision.generation() {
@@ -42,12 +44,12 @@ pub(super) fn write(
 /// Decides and writes in one transaction: nobody comes in between.
 pub(super) fn decide_and_write(
     opened: &mut Opened,
-    findings: &Findings,
+    findings: &mut Findings,
     options: &Options,
     seed: u64,
 ) -> Result<Option<CommitResult>, CommitError> {
     let mut replayed = None;
-    let written = with_journal(findings, |chunks| {
+    let written = with_journal(findings, |findings, chunks| {
         opened.write(u64::MAX, |transaction| {
             match Decision::make(transaction, findings, options, seed)? {
                 Decided::Replay(result) => {
@@ -79,12 +81,12 @@ fn write_all(
 /// Writes with what the run has told and is not stored yet; it stays to be stored if nothing is
 /// written.
 fn with_journal(
-    findings: &Findings,
-    write: impl FnOnce(&[Chunk]) -> Result<Option<Written>, CommitError>,
+    findings: &mut Findings,
+    write: impl FnOnce(&mut Findings, &[Chunk]) -> Result<Option<Written>, CommitError>,
 ) -> Result<Option<CommitResult>, CommitError> {
-    let journal = &findings.journal;
+    let journal = Arc::clone(&findings.journal);
     let chunks = journal.take(&journal.of(findings.output.run()));
-    let written = write(&chunks);
+    let written = write(findings, &chunks);
     if let Ok(Some((result, entries))) = written {
         journal.show(&entries);
         return Ok(Some(result));

@@ -81,41 +81,53 @@ impl Decision {
 
     pub(super) fn make(
         transaction: &Transaction<'_>,
-        findings: &Findings,
+        findings: &mut Findings,
         options: &Options,
         seed: u64,
     ) -> Result<Decided, CommitError> {
+        let source = find_source(transaction, &findings.output)?;
+        let source_id = source.as_ref().map_or(-1, |source| source.source_id);
+        let [entities, relationships] = RecordKind::ALL.map(|kind| Table {
+            transaction,
+            source_id,
+            kind,
+        });
+        let sums = [entities.sums()?, relationships.sums()?];
+        let held = [entities.held()?, relationships.held()?];
+        findings.settle(&sums, &held);
+
         let output = &findings.output;
         let report = output.report();
-        let source = find_source(transaction, output)?;
         if let Some(source) = &source {
-            if let Some(result) = find_replay(transaction, output, source, findings.fingerprint)? {
+            let fingerprint = findings.fingerprint();
+            if let Some(result) = find_replay(transaction, output, source, fingerprint)? {
                 return Ok(Decided::Replay(Box::new(result)));
             }
             check_order(transaction, output, source)?;
         }
-
-        let source_id = source.as_ref().map_or(-1, |source| source.source_id);
         let mut sets = findings.sets.clone();
         let sets_by_row = load_claim_sets(transaction, source_id, &mut sets)?;
-        let mut compare = |kind| {
-            let stored = Table {
-                transaction,
-                source_id,
-                kind,
-                sets: &sets_by_row,
+        let [entity_sums, relationship_sums] = sums;
+        let [entities_held, relationships_held] = held;
+        let mut compare = |stored: &Table<'_>, sums, held| {
+            let mut read = |ids: RangeInclusive<u128>, each: &mut dyn FnMut(Stored)| {
+                stored.read(&ids, &sets_by_row, each)
             };
-            let mut read =
-                |ids: RangeInclusive<u128>, each: &mut dyn FnMut(Stored)| stored.read(&ids, each);
             let stock = Stock {
-                sums: stored.sums()?,
-                held: stored.held()?,
+                sums,
+                held,
                 read: &mut read,
             };
-            Delta::compare(findings.of_kind(kind), stock, report, &mut sets, seed)
+            Delta::compare(
+                findings.of_kind(stored.kind),
+                stock,
+                report,
+                &mut sets,
+                seed,
+            )
         };
-        let mut entities = compare(RecordKind::Entity)?;
-        let mut relationships = compare(RecordKind::Relationship)?;
+        let mut entities = compare(&entities, entity_sums, entities_held)?;
+        let mut relationships = compare(&relationships, relationship_sums, relationships_held)?;
 
         let now = shape(&output.run().connector_version, report);
         let settled = source.as_ref().and_then(|source| source.shape);
@@ -341,7 +353,6 @@ struct Table<'a> {
     transaction: &'a Transaction<'a>,
     source_id: i64,
     kind: RecordKind,
-    sets: &'a HashMap<i64, SetNo>,
 }
 
 impl Table<'_> {
@@ -379,6 +390,7 @@ impl Table<'_> {
     fn read(
         &self,
         ids: &RangeInclusive<u128>,
+        sets: &HashMap<i64, SetNo>,
         each: &mut dyn FnMut(Stored),
     ) -> Result<(), StoreError> {
         // All of it from the comparing index: the table itself is not touched.
@@ -404,7 +416,7 @@ impl Table<'_> {
                 row: row.get(0)?,
                 id: u128::from_be_bytes(row.get(1)?),
                 hash: u128::from_be_bytes(row.get(2)?),
-                claims: *self.sets.get(&claims).ok_or_else(|| StoreError::Corrupt {
+                claims: *sets.get(&claims).ok_or_else(|| StoreError::Corrupt {
                     details: format!("a {kind} names claims {claims}, which are not there"),
                 })?,
                 held: row.get(4)?,

@@ -13,9 +13,11 @@ mod error;
 mod explain;
 mod forget;
 mod history;
+mod insert;
 mod journal;
 mod lock;
 mod open;
+mod prepare;
 mod query;
 mod records;
 mod retain;
@@ -187,7 +189,7 @@ impl Files {
 
     fn commit(
         &self,
-        findings: &Findings,
+        findings: &mut Findings,
         options: &Options,
         seed: u64,
     ) -> Result<CommitResult, CommitError> {
@@ -234,8 +236,8 @@ impl Engine for Sqlite {
             self.check_writable()?;
             let seed = self.seed;
             let committed = self.run(move |files| {
-                let findings = Findings::new(output, collected);
-                Ok(files.commit(&findings, &options, seed))
+                let mut findings = Findings::new(output, collected);
+                Ok(files.commit(&mut findings, &options, seed))
             });
             let committed = committed.await?;
             self.checkpoint_later();
@@ -245,8 +247,10 @@ impl Engine for Sqlite {
 
     fn commit_blocking(&self, output: &ConnectorOutput) -> Result<CommitResult, CommitError> {
         self.check_writable()?;
-        let findings = Findings::new(output.clone(), self.collect());
-        let committed = self.files.commit(&findings, &Options::default(), self.seed);
+        let mut findings = Findings::new(output.clone(), self.collect());
+        let committed = self
+            .files
+            .commit(&mut findings, &Options::default(), self.seed);
         self.files.write(|opened| opened.checkpoint())?;
         committed
     }
@@ -260,8 +264,8 @@ impl Engine for Sqlite {
         Box::pin(async move {
             let seed = self.seed;
             let decided = self.run(move |files| {
-                let findings = Findings::new(output, collected);
-                files.read(|connection| commit::decide(connection, &findings, &options, seed))
+                let mut findings = Findings::new(output, collected);
+                files.read(|connection| commit::decide(connection, &mut findings, &options, seed))
             });
             match decided.await?? {
                 Meant::Replay(result) => Ok(*result),

@@ -29,8 +29,8 @@ const _: () = assert!(rusqlite::ffi::SQLITE_VERSION_NUMBER >= 3_051_003);
 const CACHE: i64 = -16_384;
 /// More than a commit has.
 const STATEMENTS: usize = 256;
-/// More changes than this are a large commit.
-const LARGE: u64 = 20_000;
+/// More changes than this are a large commit. Each of them touches some five pages of 8 KiB.
+const LARGE: u64 = 500;
 /// What a large commit may hold in memory: ids are hashes, so its writes go all over the indexes.
 const LARGE_CACHE: i64 = -262_144;
 
@@ -233,7 +233,7 @@ impl Location {
 }
 
 /// Returns how many write transactions the store has seen.
-fn epoch(connection: &Connection) -> rusqlite::Result<Acknowledged> {
+pub(super) fn epoch(connection: &Connection) -> rusqlite::Result<Acknowledged> {
     connection.query_row(
         "SELECT (SELECT value FROM px_meta WHERE key = 'lineage'),
                 (SELECT value FROM px_meta WHERE key = 'epoch')",

@@ -117,8 +117,8 @@ mod tests {
         let batches = vec![batch.take().into_iter().collect()];
         let output = ConnectorOutput::new(run, SyncReport::new(vec![step]), batches, 0);
         let collected = Collected::new(7, std::env::temp_dir(), Arc::default());
-        let findings = Findings::new(output, collected);
-        decide_and_write(store, &findings, &Options::default(), 7).unwrap();
+        let mut findings = Findings::new(output, collected);
+        decide_and_write(store, &mut findings, &Options::default(), 7).unwrap();
     }
 
     fn column(connection: &Connection, sql: &str) -> Vec<String> {

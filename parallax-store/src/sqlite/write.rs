@@ -8,7 +8,7 @@ use rusqlite::{CachedStatement, ToSql, Transaction, params};
 use crate::claims::{ClaimSets, SetNo};
 use crate::contents::unreadable;
 use crate::delta::{Candidate, Delta};
-use crate::emissions::{Emitted, NameNo};
+use crate::emissions::{Emissions, Emitted, NameNo, in_parts};
 use crate::error::{CommitError, StoreError};
 use crate::findings::Findings;
 use crate::json;
@@ -16,6 +16,8 @@ use crate::result::{Action, CommitResult, Outcome, TypeCounts};
 use crate::sqlite::bulk::Bulk;
 use crate::sqlite::decide::{Checked, Decision, find_source, is_large, process};
 use crate::sqlite::delete::{delete, is_live, remember, wait_for_deleted};
+use crate::sqlite::insert::Inserts;
+use crate::sqlite::prepare::prepare_and_write;
 use crate::sqlite::retain::{LIMITS, retain};
 use crate::sqlite::row::{Row, kind_no};
 
@@ -69,7 +71,7 @@ impl<'a> Writer<'a> {
                 transaction,
                 output,
                 source.source_id,
-                findings.fingerprint,
+                findings.fingerprint(),
                 &result,
             )?,
             names: HashMap::new(),
@@ -91,7 +93,7 @@ impl<'a> Writer<'a> {
         let edges = writer.create_relationships(&relationships.creates)?;
         let relationships_new = edges.created;
         wait_for_deleted(transaction, entities.deletes.iter().map(|d| d.stored.id))?;
-        writer.settle_waiting(&entities.creates, edges)?;
+        writer.settle_waiting(&entities.creates, &edges)?;
         writer.note_claims(&claims)?;
 
         // The books once more, on what the engine says it wrote.
@@ -153,7 +155,8 @@ impl<'a> Writer<'a> {
 
     fn delete(&self, kind: RecordKind, delta: &Delta) -> Result<u64, StoreError> {
         let rows = delta.deletes.iter().map(|delete| delete.stored.row);
-        delete(self.transaction, self.sync, kind, rows, None)
+        let rows: Vec<i64> = rows.collect();
+        delete(self.transaction, self.sync, kind, &rows, None)
     }
 
     /// Opens a changeset of the deletes that are held.
@@ -227,7 +230,8 @@ impl<'a> Writer<'a> {
 
     fn update(&mut self, kind: RecordKind, delta: &Delta) -> Result<(), StoreError> {
         let transaction = self.transaction;
-        let mut remember = remember(transaction, kind)?;
+        let rows: Vec<i64> = delta.updates.iter().map(|update| update.row).collect();
+        remember(transaction, self.sync, kind, &rows, Action::Updated, None)?;
         let mut update = transaction.prepare_cached(match kind {
             RecordKind::Entity => {
                 "UPDATE px_entity SET hash = ?2, claims = ?3, properties = ?4, checksum = ?5,
@@ -244,12 +248,6 @@ impl<'a> Writer<'a> {
         let mut buffer = Vec::new();
         for change in &delta.updates {
             let record = &change.record;
-            remember.execute(params![
-                change.row,
-                self.sync,
-                Action::Updated.as_str(),
-                None::<i64>
-            ])?;
             let claims = self.claims(change.claims)?;
             let (id, hash) = (record.id.to_be_bytes(), record.hash.to_be_bytes());
             match kind {
@@ -306,108 +304,112 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    fn create_entities(&mut self, creates: &[Emitted]) -> Result<u64, StoreError> {
+    fn create_entities(&mut self, creates: &[u32]) -> Result<u64, StoreError> {
         let transaction = self.transaction;
         let bulk = Bulk::begin(transaction, RecordKind::Entity, creates.len())?;
-        let mut insert = transaction.prepare_cached(
-            "INSERT INTO px_entity (source_id, id, hash, claims, type, class, key, display_name,
-                 properties, created_sync, changed_sync, checksum)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10, ?11)",
+        let mut inserts = Inserts::prepare(
+            transaction,
+            "px_entity (source_id, created_sync, changed_sync, id, hash, claims, type, class, key,
+                 display_name, properties, checksum)",
+            "(?1, ?2, ?2, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            &[self.source_id, self.sync],
+            creates.len(),
         )?;
-        let mut types = EmittedNames::of(&self.findings.entities.names);
+        let (contents, emissions) = (&self.findings.contents, &self.findings.entities);
+        let mut types = EmittedNames::of(&emissions.names);
         let mut created = 0;
-        let mut buffer = Vec::new();
-        let contents = &self.findings.contents;
-        for record in contents.in_portions(RecordKind::Entity, creates) {
-            let entity = contents.entity(record, &mut buffer)?;
+        prepare_and_write(contents, RecordKind::Entity, emissions, creates, |entity| {
+            let record = entity.record;
             let claims = self.claims(record.claims)?;
             let entity_type = self.emitted_name(&mut types, record.name)?;
-            let class = entity.class().map(|class| self.name(class)).transpose()?;
-            let properties = json::text(entity.properties());
+            let class = entity.class.map(|class| self.name(class)).transpose()?;
             let id = record.id.to_be_bytes();
             let row = Row::Entity {
                 id,
                 class,
-                key: entity.key(),
-                display_name: entity.display_name(),
-                properties: &properties,
+                key: entity.key.unwrap_or_default(),
+                display_name: entity.display_name,
+                properties: entity.properties,
             };
-            created += insert.execute(params![
-                self.source_id,
+            created += inserts.add(params![
                 id,
                 record.hash.to_be_bytes(),
                 claims,
                 entity_type,
                 class,
-                entity.key(),
-                entity.display_name(),
-                properties,
-                self.sync,
+                entity.key,
+                entity.display_name,
+                entity.properties,
                 row.checksum(),
-            ])? as u64;
-        }
+            ])?;
+            Ok(())
+        })?;
+        drop(inserts);
         bulk.end(transaction)?;
         Ok(created)
     }
 
-    fn create_relationships(&mut self, creates: &[Emitted]) -> Result<Edges, StoreError> {
+    fn create_relationships(&mut self, creates: &[u32]) -> Result<Edges, StoreError> {
         let transaction = self.transaction;
-        let mut insert = transaction.prepare_cached(
-            "INSERT INTO px_relationship (source_id, id, hash, claims, from_id, verb, to_id, key,
-                 properties, created_sync, changed_sync, checksum)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10, ?11)",
+        let mut inserts = Inserts::prepare(
+            transaction,
+            "px_relationship (source_id, created_sync, changed_sync, id, hash, claims, from_id,
+                 verb, to_id, key, properties, checksum)",
+            "(?1, ?2, ?2, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            &[self.source_id, self.sync],
+            creates.len(),
         )?;
+        // Nobody else writes, so that rows are numbered one after the other.
+        let next = "SELECT coalesce(max(n), 0) + 1 FROM px_relationship";
         let mut edges = Edges {
             created: 0,
-            from: Vec::with_capacity(creates.len()),
-            to: Vec::with_capacity(creates.len()),
+            first: self.cached(next)?.query_row([], |row| row.get(0))?,
+            ends: [(); 2].map(|()| Vec::with_capacity(creates.len())),
         };
-        let mut verbs = EmittedNames::of(&self.findings.relationships.names);
-        let mut buffer = Vec::new();
-        let contents = &self.findings.contents;
-        for record in contents.in_portions(RecordKind::Relationship, creates) {
-            let relationship = contents.relationship(record, &mut buffer)?;
+        let (contents, emissions) = (&self.findings.contents, &self.findings.relationships);
+        let mut verbs = EmittedNames::of(&emissions.names);
+        let mut number = 0;
+        let kind = RecordKind::Relationship;
+        prepare_and_write(contents, kind, emissions, creates, |relationship| {
+            let record = relationship.record;
             let claims = self.claims(record.claims)?;
             let verb = self.emitted_name(&mut verbs, record.name)?;
-            let (from, to) = (
-                relationship.from().id.to_bytes(),
-                relationship.to().id.to_bytes(),
-            );
-            let properties = json::text(relationship.properties());
             let id = record.id.to_be_bytes();
+            let [from, to] = relationship.ends;
             let row = Row::Relationship {
                 id,
                 from,
                 to,
-                key: relationship.key(),
-                properties: &properties,
+                key: relationship.key,
+                properties: relationship.properties,
             };
-            edges.created += insert.execute(params![
-                self.source_id,
+            edges.created += inserts.add(params![
                 id,
                 record.hash.to_be_bytes(),
                 claims,
                 from,
                 verb,
                 to,
-                relationship.key(),
-                properties,
-                self.sync,
+                relationship.key,
+                relationship.properties,
                 row.checksum(),
-            ])? as u64;
-            let row = transaction.last_insert_rowid();
-            edges.from.push((from, row));
-            edges.to.push((to, row));
-        }
+            ])?;
+            for (edges, end) in edges.ends.iter_mut().zip(relationship.ends) {
+                edges.push((end, number));
+            }
+            number += 1;
+            Ok(())
+        })?;
         // Sorted: appending to a b-tree costs a third less than inserting all over it.
-        for (sql, edges) in [
-            ("INSERT INTO px_edge_from VALUES (?1, ?2)", &mut edges.from),
-            ("INSERT INTO px_edge_to VALUES (?1, ?2)", &mut edges.to),
-        ] {
-            edges.sort_unstable();
-            let mut insert = transaction.prepare_cached(sql)?;
-            for (entity, row) in &*edges {
-                insert.execute(params![entity, row])?;
+        in_parts(creates.len() >= Emissions::MANY, &mut edges.ends, |ends| {
+            for edges in ends {
+                edges.sort_unstable();
+            }
+        });
+        for (table, ends) in ["px_edge_from", "px_edge_to"].into_iter().zip(&edges.ends) {
+            let mut inserts = Inserts::prepare(transaction, table, "(?, ?)", &[], ends.len())?;
+            for (entity, number) in ends {
+                inserts.add(params![entity, edges.row(*number)])?;
             }
         }
         Ok(edges)
@@ -415,20 +417,20 @@ impl<'a> Writer<'a> {
 
     /// Brings `px_waiting` up to date with what was created: which relationships have an end that
     /// is nowhere live.
-    fn settle_waiting(&self, entities: &[Emitted], edges: Edges) -> Result<(), StoreError> {
+    fn settle_waiting(&self, entities: &[u32], edges: &Edges) -> Result<(), StoreError> {
         if self
             .cached("SELECT 1 FROM px_waiting LIMIT 1")?
             .exists([])?
         {
             let mut arrived = self.cached("DELETE FROM px_waiting WHERE missing = ?1")?;
-            for created in entities {
+            for created in self.findings.entities.at(entities) {
                 arrived.execute([created.id.to_be_bytes()])?;
             }
         }
         let mut wait = self.cached("INSERT OR IGNORE INTO px_waiting VALUES (?1, ?2)")?;
-        for edges in [edges.from, edges.to] {
+        for ends in &edges.ends {
             let mut last = None;
-            for (end, relationship) in edges {
+            for &(end, number) in ends {
                 // Edges of one end stand together.
                 let lives = match last {
                     Some((id, lives)) if id == end => lives,
@@ -442,7 +444,7 @@ impl<'a> Writer<'a> {
                 };
                 last = Some((end, lives));
                 if !lives {
-                    wait.execute(params![relationship, end])?;
+                    wait.execute(params![edges.row(number), end])?;
                 }
             }
         }
@@ -552,11 +554,19 @@ impl<'a> EmittedNames<'a> {
     }
 }
 
-/// Relationships that were created, by their ends: each with its row, sorted.
+/// Relationships that were created.
 struct Edges {
     created: u64,
-    from: Vec<([u8; 16], i64)>,
-    to: Vec<([u8; 16], i64)>,
+    /// The row of the first; the others follow it.
+    first: i64,
+    /// Of both ends: their ids, each with the number of its relationship among these. Sorted.
+    ends: [Vec<([u8; 16], u32)>; 2],
+}
+
+impl Edges {
+    fn row(&self, number: u32) -> i64 {
+        self.first + i64::from(number)
+    }
 }
 
 /// Records the sync, its steps and its counts by type. Returns its row.
