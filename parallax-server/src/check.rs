@@ -37,7 +37,12 @@ pub(crate) async fn run(
         Err(_) => HashMap::new(),
     };
     let mut lines = vec![format!("config     {}", Escaped(file.display()))];
-    lines.push(format!("listen     http://{}", plan.listen));
+    lines.push(format!("listen     {}://{}", plan.scheme(), plan.listen));
+    if let Some(tls) = &plan.tls {
+        let path = Escaped(tls.files.certificate.display());
+        let valid_until = tls.certificate().valid_until;
+        lines.push(format!("tls        {path}, valid until {valid_until}"));
+    }
     for source in &plan.sources {
         let steps = count(source.steps.len() as u64, "step", "steps");
         let account = Escaped(&source.account_id);

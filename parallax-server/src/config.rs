@@ -13,7 +13,7 @@ mod section;
 use std::fs;
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, absolute};
 
 use parallax_core::{is_identifier, is_plain_name};
 use parallax_scheduler::Schedule;
@@ -23,6 +23,8 @@ use toml::de::{DeTable, DeValue};
 pub(crate) use problem::{ConfigError, Problems};
 pub(crate) use schedule::schedule_in_short;
 pub(crate) use secret::Secret;
+
+use crate::tls::Files;
 
 use hold_deletes::hold_deletes;
 use schedule::schedule;
@@ -39,9 +41,22 @@ pub(crate) struct Config {
     pub(crate) listen: Option<(SocketAddr, usize)>,
     /// Where the tokens are, if not beside the store.
     pub(crate) tokens: Option<PathBuf>,
+    /// What is shown to clients that come by TLS.
+    pub(crate) tls: Option<TlsConfig>,
+    /// Whether there is something of it, right or not.
+    pub(crate) names_tls: bool,
     /// Whether who reads needs a token, even on this machine.
     pub(crate) protects_reads: bool,
     pub(crate) connectors: Vec<ConnectorConfig>,
+}
+
+/// A certificate and its key.
+#[derive(Debug)]
+pub(crate) struct TlsConfig {
+    pub(crate) files: Files,
+    /// The line of each.
+    pub(crate) certificate_line: usize,
+    pub(crate) key_line: usize,
 }
 
 /// A source to sync.
@@ -109,6 +124,10 @@ impl Config {
                 }
             }
             config.tokens = server.text("tokens").map(|(path, _)| PathBuf::from(path));
+            config.names_tls = server.has("tls");
+            if let Some((tls, header)) = server.table_at("tls", "[server.tls]") {
+                config.tls = tls_config(tls, &header);
+            }
             config.protects_reads = server.flag("protect_reads").unwrap_or(false);
             server.end();
         }
@@ -128,6 +147,27 @@ impl Config {
         }
         Ok((config, problems))
     }
+}
+
+/// Returns nothing if something is wrong with it; then there is a problem.
+fn tls_config(mut section: Section<'_, '_>, header: &Range<usize>) -> Option<TlsConfig> {
+    let certificate = section.required("certificate", header, || {
+        "add certificate = \"PATH\", to the server's certificate and those that sign it".to_owned()
+    });
+    let key = section.required("key", header, || {
+        "add key = \"PATH\", to the key of the certificate".to_owned()
+    });
+    let known = section.end();
+    let ((certificate, certificate_span), (key, key_span)) = certificate.zip(key)?;
+    let from_here = |path: &str| absolute(path).unwrap_or_else(|_| PathBuf::from(path));
+    known.then(|| TlsConfig {
+        files: Files {
+            certificate: from_here(certificate),
+            key: from_here(key),
+        },
+        certificate_line: section.problems.line(&certificate_span),
+        key_line: section.problems.line(&key_span),
+    })
 }
 
 /// Returns nothing if something is wrong with it; then there is a problem.

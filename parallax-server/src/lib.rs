@@ -98,6 +98,7 @@ mod table;
 #[cfg(test)]
 mod testing;
 mod text;
+mod tls;
 mod trace_parent;
 
 pub use app::{App, Opened};

@@ -13,6 +13,7 @@ use crate::app::App;
 use crate::config::{Config, ConfigError, ConnectorConfig, Problems, Secret};
 use crate::connectors::{ListedStep, listed_steps};
 use crate::error::Failure;
+use crate::tls::TlsServer;
 
 /// Where HTTP is served if nobody says where.
 const LISTEN: SocketAddr =
@@ -35,6 +36,8 @@ pub(crate) struct Plan {
     pub(crate) listen: SocketAddr,
     /// Where the tokens are; nowhere for a store in memory, unless the file names a place.
     pub(crate) tokens: Option<PathBuf>,
+    /// What is shown to clients; nothing where HTTP is served in the clear.
+    pub(crate) tls: Option<TlsServer>,
     /// Whether who reads needs a token, too.
     pub(crate) protects_reads: bool,
     pub(crate) sources: Vec<Source>,
@@ -76,6 +79,14 @@ pub(crate) struct Reason {
 }
 
 impl Plan {
+    /// Returns what the URLs of what is served begin with.
+    pub(crate) fn scheme(&self) -> &'static str {
+        match self.tls {
+            Some(_) => "https",
+            None => "http",
+        }
+    }
+
     /// Reads a configuration and opens its connectors. Nothing is run, and no store is made.
     ///
     /// # Errors
@@ -93,6 +104,7 @@ impl Plan {
         let store = store(&config, overrides, &mut problems).await;
         let listen = listen(&config, overrides, &mut problems);
         let tokens = tokens(&config, store.as_deref());
+        let tls = tls(&config, &mut problems);
         let protects_reads = config.protects_reads;
         let (sources, broken) = sources(app, config.connectors, &mut problems);
         let is_sound = problems.is_empty();
@@ -108,6 +120,7 @@ impl Plan {
             store: store.unwrap_or_default(),
             listen,
             tokens,
+            tls,
             protects_reads: protects_reads || !is_loopback(listen),
             sources,
             broken,
@@ -146,12 +159,14 @@ fn listen(
         (None, Some((listen, line))) => (listen, Some(line)),
         (None, None) => (LISTEN, None),
     };
-    if overrides.insecure_http || is_loopback(listen) {
+    // With a certificate that cannot be used there is another problem.
+    if overrides.insecure_http || config.names_tls || is_loopback(listen) {
         return Ok(listen);
     }
     let what =
         format!("{listen} can be reached from other machines, and HTTP is served without TLS");
-    let help = "listen on 127.0.0.1 or [::1], or allow it with --insecure-http";
+    let help = "listen on 127.0.0.1 or [::1], add tls = { certificate = \"PATH\", key = \"PATH\" } to \
+                [server], or allow it with --insecure-http";
     match line {
         Some(_) => {
             problems.note(line, what, help);
@@ -161,6 +176,21 @@ fn listen(
             message: what,
             help: help.to_owned(),
         }),
+    }
+}
+
+fn tls(config: &Config, problems: &mut Problems) -> Option<TlsServer> {
+    let tls = config.tls.as_ref()?;
+    match TlsServer::open(tls.files.clone()) {
+        Ok(server) => Some(server),
+        Err(error) => {
+            let line = match error.path == tls.files.key {
+                true => tls.key_line,
+                false => tls.certificate_line,
+            };
+            problems.note(Some(line), error.to_string(), error.help());
+            None
+        }
     }
 }
 

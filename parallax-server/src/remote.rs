@@ -1,5 +1,6 @@
 //! The daemon that holds a store, asked for what only it can do.
 
+use std::error::Error;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -14,58 +15,87 @@ use hyper_util::rt::TokioIo;
 use parallax_store::StoreError;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::rustls::{self, pki_types::ServerName};
 
 use crate::error::Failure;
 use crate::serve::{Tokens, read_secret};
+use crate::tls;
 
 /// No answer is longer.
 const ANSWER: usize = 64 << 20;
 
 /// Where a daemon is, as its file beside the store says.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Whereabouts {
     pid: u32,
     address: SocketAddr,
     tokens: PathBuf,
+    /// The fingerprint of its certificate, if it speaks TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    certificate: Option<String>,
 }
 
 /// The file that tells where the daemon of a store is, for as long as the value lives.
 #[derive(Debug)]
-pub(crate) struct Announcement(PathBuf);
+pub(crate) struct Announcement {
+    path: PathBuf,
+    whereabouts: Whereabouts,
+}
 
 impl Announcement {
     /// Writes it. Where that is not possible, commands that write say that the store is in use.
-    pub(crate) fn make(store: &str, address: SocketAddr, tokens: Option<&Path>) -> Option<Self> {
-        let path = whereabouts_path(Path::new(store.strip_prefix("sqlite:")?));
-        let json = serde_json::to_string(&Whereabouts {
-            pid: std::process::id(),
-            address: from_here(address),
-            tokens: tokens?.to_owned(),
-        });
+    pub(crate) fn make(
+        store: &str,
+        address: SocketAddr,
+        tokens: Option<&Path>,
+        certificate: Option<blake3::Hash>,
+    ) -> Option<Self> {
+        let announcement = Self {
+            path: whereabouts_path(Path::new(store.strip_prefix("sqlite:")?)),
+            whereabouts: Whereabouts {
+                pid: std::process::id(),
+                address: from_here(address),
+                tokens: tokens?.to_owned(),
+                certificate: certificate.map(|certificate| certificate.to_string()),
+            },
+        };
+        announcement.write().then_some(announcement)
+    }
+
+    /// Names another certificate from now on.
+    pub(crate) fn certify(&mut self, certificate: blake3::Hash) {
+        self.whereabouts.certificate = Some(certificate.to_string());
+        self.write();
+    }
+
+    /// Writes the file in place of the one before, or of one that a crash has left behind, and tells
+    /// whether that was possible.
+    fn write(&self) -> bool {
+        let new = with_suffix(&self.path, ".new");
         let write = |json: String| {
-            // One that a crash has left behind.
-            fs::remove_file(&path).ok();
+            fs::remove_file(&new).ok();
             let mut file = OpenOptions::new()
                 .write(true)
                 .create_new(true)
                 .mode(0o600)
-                .open(&path)?;
-            file.write_all(json.as_bytes())
+                .open(&new)?;
+            file.write_all(json.as_bytes())?;
+            fs::rename(&new, &self.path)
         };
-        match json.map_err(io::Error::from).and_then(write) {
-            Ok(()) => Some(Self(path)),
-            Err(error) => {
-                tracing::warn!(%error, "Commands will not find this daemon: its file was not written");
-                None
-            }
+        let json = serde_json::to_string(&self.whereabouts);
+        let written = json.map_err(io::Error::from).and_then(write);
+        if let Err(error) = &written {
+            tracing::warn!(%error, "Commands will not find this daemon: its file was not written");
         }
+        written.is_ok()
     }
 }
 
 impl Drop for Announcement {
     fn drop(&mut self) {
-        fs::remove_file(&self.0).ok();
+        fs::remove_file(&self.path).ok();
     }
 }
 
@@ -73,6 +103,8 @@ impl Drop for Announcement {
 pub(crate) struct Remote {
     address: SocketAddr,
     token: String,
+    /// What it must show, if it speaks TLS.
+    certificate: Option<blake3::Hash>,
 }
 
 impl Remote {
@@ -90,8 +122,14 @@ impl Remote {
         let Some(daemon) = found.filter(|daemon| daemon.pid.to_string() == *pid) else {
             return Err(error.into());
         };
+        let certificate = daemon.certificate.map(blake3::Hash::from_hex);
         Ok(Self {
             address: daemon.address,
+            // Never in the clear to one that has a certificate, whatever its file makes of it.
+            certificate: certificate.transpose().map_err(|_| Failure::Unanswered {
+                address: daemon.address,
+                reason: "its file names no certificate that can be read".to_owned(),
+            })?,
             token: Tokens::read(&daemon.tokens)?.admin(),
         })
     }
@@ -102,6 +140,7 @@ impl Remote {
         Self {
             address,
             token: "token".to_owned(),
+            certificate: None,
         }
     }
 
@@ -138,13 +177,12 @@ impl Remote {
             .body(Body::empty())
             .map_err(|error| unanswered(error.to_string()))?;
         let answer = async {
-            let stream = TcpStream::connect(self.address).await?;
-            let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+            let (mut sender, connection) = http1::handshake(self.connect().await?).await?;
             let answered = async {
                 let response = sender.send_request(request).await?;
                 let is_good = response.status().is_success();
                 let body = to_bytes(Body::new(response.into_body()), ANSWER).await?;
-                Ok::<_, Box<dyn std::error::Error + Send + Sync>>((is_good, body))
+                Ok::<_, Box<dyn Error + Send + Sync>>((is_good, body))
             };
             // The connection works for as long as the answer is waited for.
             tokio::pin!(answered);
@@ -156,12 +194,9 @@ impl Remote {
                 }
             }
         };
-        let (is_good, body) =
-            answer
-                .await
-                .map_err(|error: Box<dyn std::error::Error + Send + Sync>| {
-                    unanswered(error.to_string())
-                })?;
+        let (is_good, body) = answer
+            .await
+            .map_err(|error: Box<dyn Error + Send + Sync>| unanswered(error.to_string()))?;
         if is_good {
             return serde_json::from_slice(&body).map_err(|error| unanswered(error.to_string()));
         }
@@ -169,7 +204,32 @@ impl Remote {
             serde_json::from_slice(&body).map_err(|error| unanswered(error.to_string()))?;
         Err(Failure::Refused(refused))
     }
+
+    /// Connects, and goes no further where TLS is spoken with another than the daemon.
+    async fn connect(&self) -> Result<TokioIo<Box<dyn Stream>>, Box<dyn Error + Send + Sync>> {
+        let stream = TcpStream::connect(self.address).await?;
+        let Some(certificate) = self.certificate else {
+            return Ok(TokioIo::new(Box::new(stream)));
+        };
+        let name = ServerName::from(self.address.ip());
+        let connected = tls::pinned(certificate)?.connect(name, stream).await;
+        let stream = connected.map_err(|error| {
+            let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+            match cause {
+                Some(rustls::Error::InvalidCertificate(_)) => {
+                    "it shows another certificate than its file names".into()
+                }
+                _ => Box::<dyn Error + Send + Sync>::from(error),
+            }
+        })?;
+        Ok(TokioIo::new(Box::new(stream)))
+    }
 }
+
+/// A connection, in the clear or not.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// Why a daemon did not do what it was asked for.
 #[derive(Clone, Debug, Deserialize)]
@@ -180,8 +240,12 @@ pub(crate) struct Refusal {
 }
 
 fn whereabouts_path(store: &Path) -> PathBuf {
-    let mut name = store.as_os_str().to_owned();
-    name.push(".daemon");
+    with_suffix(store, ".daemon")
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
     PathBuf::from(name)
 }
 
@@ -227,7 +291,7 @@ mod tests {
         };
         let pid = std::process::id();
         assert!(Remote::behind(locked(pid)).is_err());
-        let announcement = Announcement::make(&store, everywhere, Some(&tokens));
+        let announcement = Announcement::make(&store, everywhere, Some(&tokens), None);
         let daemon = Remote::behind(locked(pid)).unwrap();
         assert_eq!(daemon.address, SocketAddr::from(([127, 0, 0, 1], 7700)));
         assert_eq!(daemon.token, token);
@@ -235,7 +299,7 @@ mod tests {
         assert!(Remote::behind(locked(pid + 1)).is_err());
         drop(announcement);
         assert!(Remote::behind(locked(pid)).is_err());
-        assert!(Announcement::make("sqlite::memory:", everywhere, None).is_none());
+        assert!(Announcement::make("sqlite::memory:", everywhere, None, None).is_none());
     }
 
     #[test]

@@ -14,6 +14,8 @@ mod stall;
 mod tokens;
 mod workers;
 
+use std::convert::Infallible;
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +26,7 @@ use parallax_scheduler::{Job, Notice, Scheduler};
 use parallax_store::{JournalName, Store, StoreError};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
 use tokio::time::{interval, timeout};
 
 use crate::app::App;
@@ -35,6 +38,7 @@ use crate::plan::{Overrides, Plan, Source};
 use crate::remote::Announcement;
 use crate::signals::{Signal, Signals};
 use crate::text::{millis, panic_message};
+use crate::tls::TlsServer;
 
 use access::Access;
 use http::{Limits, Listener};
@@ -51,6 +55,8 @@ pub(crate) use tokens::{Reason, Tokens, read_secret};
 const GRACE: Duration = Duration::from_secs(10);
 /// How often the metrics are tidied: else they grow while nobody scrapes them.
 const UPKEEP: Duration = Duration::from_secs(5);
+/// How often it is looked whether the certificate was renewed.
+const RENEWAL: Duration = Duration::from_secs(2);
 
 /// `parallax serve`: runs until a signal.
 pub(crate) async fn run(
@@ -78,6 +84,7 @@ pub(crate) async fn run(
         message: error.to_string(),
     })?;
 
+    let scheme = plan.scheme();
     let limits = Limits::within(raise_file_limit());
     let listener = match Listener::bind(plan.listen).await {
         Ok(listener) => listener,
@@ -91,6 +98,10 @@ pub(crate) async fn run(
         }
         tokens => tokens.transpose()?,
     };
+    let acceptor = plan.tls.as_ref().map(TlsServer::acceptor).transpose();
+    let acceptor = acceptor.map_err(|error| Failure::Defect {
+        message: error.to_string(),
+    })?;
     let address = listener.address();
     let pages = {
         let prometheus = prometheus.clone();
@@ -100,7 +111,11 @@ pub(crate) async fn run(
     let server = Arc::new(api::Server::new(Arc::clone(&pages)));
     let http = tokio::spawn(http::serve(
         listener,
-        router(&server, Access::new(tokens, plan.protects_reads)),
+        router(
+            &server,
+            Access::new(tokens, plan.protects_reads).over_tls(plan.tls.is_some()),
+        ),
+        acceptor,
         limits,
         async { drop(http_stopped.await) },
     ));
@@ -153,10 +168,13 @@ pub(crate) async fn run(
         changed,
     );
     server.daemon.set(Arc::new(daemon)).ok();
-    let announcement = Announcement::make(store.url(), address, plan.tokens.as_deref());
-    console.print(&format!("listening on http://{address}\n"))?;
+    let certificate = plan.tls.as_ref().map(|tls| tls.certificate().fingerprint);
+    let mut announcement =
+        Announcement::make(store.url(), address, plan.tokens.as_deref(), certificate);
+    console.print(&format!("listening on {scheme}://{address}\n"))?;
     tracing::info!(
         listen = %address,
+        tls = plan.tls.is_some(),
         store = %Escaped(store.url()),
         sources,
         tokens = plan.tokens.as_ref().map(|path| tracing::field::display(Escaped(path.display()))),
@@ -168,6 +186,7 @@ pub(crate) async fn run(
     let ended = tokio::select! {
         ended = until_signal(scheduler, &signals, &pages, GRACE) => ended,
         never = mender.run() => match never {},
+        never = keep_certificate(plan.tls, announcement.as_mut()) => match never {},
     };
     drop(announcement);
     hub.close();
@@ -218,6 +237,30 @@ fn forget_ended(hub: &Hub, notice: &Notice<'_>) {
             account_id: job.account_id().to_owned(),
             sync_id: (*sync_id).to_owned(),
         });
+    }
+}
+
+/// Shows clients the certificate that is on disk, and tells commands of it, for as long as it is
+/// polled.
+async fn keep_certificate(
+    tls: Option<TlsServer>,
+    mut announcement: Option<&mut Announcement>,
+) -> Infallible {
+    let Some(tls) = tls.map(Arc::new) else {
+        return pending().await;
+    };
+    let mut ticks = interval(RENEWAL);
+    loop {
+        ticks.tick().await;
+        let looking = Arc::clone(&tls);
+        // A file system may hang.
+        let Ok(Some(certificate)) = spawn_blocking(move || looking.renewed()).await else {
+            continue;
+        };
+        if let Some(announcement) = announcement.as_deref_mut() {
+            announcement.certify(certificate.fingerprint);
+        }
+        tls.show(certificate);
     }
 }
 

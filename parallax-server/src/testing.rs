@@ -1,10 +1,13 @@
-//! Syncs that came to something, for the tests of what is said about them.
+//! What several tests share: syncs that came to something, and what is logged.
 
+use std::io;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use parallax_connect::{ConnectorError, StepReport, StepStatus, SyncReport};
 use parallax_core::{Counts, RecordKind, SyncStats};
 use parallax_store::{Action, Change, Outcome, PropertyChange, TypeCounts};
+use tracing_subscriber::fmt::MakeWriter;
 
 use crate::conclusion::{Committed, Conclusion};
 
@@ -164,4 +167,40 @@ fn step(step_id: &str, status: StepStatus) -> StepReport {
     step.throttled = Duration::from_millis(5);
     step.duration = Duration::from_millis(20);
     step
+}
+
+/// Returns what is logged on this thread meanwhile, from INFO on.
+pub(crate) fn logged(what: impl FnOnce()) -> String {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(log.clone())
+        .without_time()
+        .with_ansi(false)
+        .with_max_level(tracing::Level::INFO)
+        .finish();
+    tracing::subscriber::with_default(subscriber, what);
+    let text = log.0.lock().unwrap().clone();
+    String::from_utf8(text).unwrap()
+}
+
+/// What a subscriber writes.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(text)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Log {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
 }

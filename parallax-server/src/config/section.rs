@@ -115,9 +115,18 @@ impl<'a, 'p> Section<'a, 'p> {
         key: &'static str,
         name: &'static str,
     ) -> Option<Section<'a, '_>> {
+        self.table_at(key, name).map(|(section, _)| section)
+    }
+
+    /// Takes a table and its place.
+    pub(super) fn table_at(
+        &mut self,
+        key: &'static str,
+        name: &'static str,
+    ) -> Option<(Section<'a, '_>, Range<usize>)> {
         let value = self.take(key)?;
         match value.get_ref().as_table() {
-            Some(table) => Some(Section::new(name, table, self.problems)),
+            Some(table) => Some((Section::new(name, table, self.problems), value.span())),
             None => self.wrong_type(key, value, "a table", format!("write {name}")),
         }
     }

@@ -50,6 +50,8 @@ fn whole_configuration_is_read() {
             ),
         ),
         tokens: None,
+        tls: None,
+        names_tls: false,
         protects_reads: false,
         connectors: [
             ConnectorConfig {

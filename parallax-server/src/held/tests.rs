@@ -1,9 +1,5 @@
-use std::io;
-use std::sync::{Arc, Mutex};
-
 use parallax_connect::{Connector, Step, entity, step};
 use parallax_store::Store;
-use tracing_subscriber::fmt::MakeWriter;
 
 use crate::app::tests::Desk;
 use crate::app::{App, Opened};
@@ -11,6 +7,7 @@ use crate::args::{ApproveArgs, StoreArgs};
 use crate::console::{Console, Unstyled};
 use crate::decide;
 use crate::progress;
+use crate::testing::logged;
 
 impl Desk {
     /// Syncs twice, the second time without what the first one found.
@@ -553,16 +550,9 @@ fn approval_is_asked_for_with_what_it_deletes() {
 #[test]
 fn decision_is_logged_in_one_line() {
     let mut desk = Desk::holding("users=12", "users=0");
-    let log = Log::default();
-    let subscriber = tracing_subscriber::fmt()
-        .with_writer(log.clone())
-        .without_time()
-        .with_ansi(false)
-        .with_max_level(tracing::Level::INFO)
-        .finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
-    desk.run("", "reject 1 --store STORE");
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let log = logged(|| {
+        desk.run("", "reject 1 --store STORE");
+    });
     insta::assert_snapshot!(log.replace(&desk.store(), "STORE"), @" INFO parallax_server::decide: Changeset decided changeset=1 state=rejected connector_id=team account_id=acme entities=12 relationships=12 repeated=false store=STORE");
 }
 
@@ -624,26 +614,4 @@ fn hostile_names_stay_on_one_line() {
         display_name: "\u001b[2J\u{202e}00\n- everyone"
         mail: "\u{9b}2J00\n"
     "#);
-}
-
-/// What a subscriber writes.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(text)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl MakeWriter<'_> for Log {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
 }

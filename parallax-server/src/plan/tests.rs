@@ -247,6 +247,52 @@ fn store_is_named_and_can_be_used() {
 }
 
 #[test]
+fn other_machines_are_served_by_tls_or_not_at_all() {
+    let config = |server: &str| {
+        format!(
+            "[store]\nurl = 'STORE'\n[server]\n{server}\n\
+             [[connector]]\nkind = 'team'\nevery = '1h'\n"
+        )
+    };
+    let nowhere = "tls = { certificate = '/nowhere/cert.pem', key = '/nowhere/key.pem' }";
+    let mut lines = Vec::new();
+    for server in [
+        "listen = '0.0.0.0:7700'".to_owned(),
+        format!("listen = '0.0.0.0:7700'\n{nowhere}"),
+        "listen = '0.0.0.0:7700'\ntls = 'cert.pem'".to_owned(),
+        "tls = { certificate = 'cert.pem', kay = 'key.pem' }".to_owned(),
+        "[server.tls]\nkey = ''".to_owned(),
+    ] {
+        lines.push(told(&config(&server), "check"));
+    }
+    insta::assert_snapshot!(lines.join("\n"), @r#"
+    2
+    error: DIR/parallax.toml:4: 0.0.0.0:7700 can be reached from other machines, and HTTP is served without TLS
+      help: listen on 127.0.0.1 or [::1], add tls = { certificate = "PATH", key = "PATH" } to [server], or allow it with --insecure-http
+
+    2
+    error: DIR/parallax.toml:5: /nowhere/cert.pem: there is no such file
+      help: name a file that the user who runs this can read
+
+    2
+    error: DIR/parallax.toml:5: tls is a text, not a table
+      help: write [server.tls]
+
+    2
+    error: DIR/parallax.toml:4: this [server.tls] lacks "key"
+      help: add key = "PATH", to the key of the certificate
+    error: DIR/parallax.toml:4: there is no "kay" in [server.tls]
+      help: did you mean "key"?
+
+    2
+    error: DIR/parallax.toml:4: this [server.tls] lacks "certificate"
+      help: add certificate = "PATH", to the server's certificate and those that sign it
+    error: DIR/parallax.toml:5: key is empty
+      help: give it a value, or leave it out
+    "#);
+}
+
+#[test]
 fn renamed_connector_is_the_same_but_for_its_name() {
     struct Versioned;
     impl Connector for Versioned {

@@ -41,6 +41,8 @@ pub(super) struct Access {
     tokens: Option<Tokens>,
     /// Whether who reads needs a token, too.
     protects_reads: bool,
+    /// Whether pages of this address come by TLS.
+    over_tls: bool,
     refused: Mutex<Refused>,
 }
 
@@ -63,8 +65,15 @@ impl Access {
         Self {
             tokens,
             protects_reads,
+            over_tls: false,
             refused: Mutex::default(),
         }
+    }
+
+    /// Says whether requests come by TLS.
+    pub(super) fn over_tls(mut self, over_tls: bool) -> Self {
+        self.over_tls = over_tls;
+        self
     }
 
     /// Judges a request by its head.
@@ -104,7 +113,7 @@ impl Access {
         if headers
             .get_all(ORIGIN)
             .iter()
-            .any(|origin| !is_from(origin, host))
+            .any(|origin| !self.is_from(origin, host))
         {
             return Err(Problem::new(
                 StatusCode::FORBIDDEN,
@@ -156,6 +165,17 @@ impl Access {
             return Err(unauthorized("one token that is valid"));
         }
         Ok(role)
+    }
+
+    /// Tells whether an origin is the host that was asked.
+    fn is_from(&self, origin: &HeaderValue, host: &str) -> bool {
+        let origin = origin.to_str().unwrap_or_default();
+        let Some((scheme, authority)) = origin.split_once("://") else {
+            return false;
+        };
+        // A page that came in the clear may be anybody's. Without TLS here, it may have come through
+        // a proxy that has it.
+        (scheme == "https" || !self.over_tls) && authority.eq_ignore_ascii_case(host)
     }
 
     /// Logs that a token was refused: now, or with those that follow.
@@ -278,13 +298,6 @@ fn is_here(host: &str) -> bool {
         None => name.parse::<Ipv4Addr>().is_ok(),
     };
     is_address || name.eq_ignore_ascii_case("localhost")
-}
-
-/// Tells whether an origin is the host that was asked.
-fn is_from(origin: &HeaderValue, host: &str) -> bool {
-    let origin = origin.to_str().unwrap_or_default();
-    let authority = origin.split_once("://").map(|(_, authority)| authority);
-    authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host))
 }
 
 #[cfg(test)]

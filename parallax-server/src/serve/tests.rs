@@ -85,6 +85,7 @@ async fn deletes_are_held_as_the_source_says() {
             store: String::new(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             tokens: None,
+            tls: None,
             protects_reads: false,
             broken: Vec::new(),
             unusable: None,

@@ -1,15 +1,20 @@
 //! The daemon: what it counts, how it ends, and what a crash leaves.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write, pipe};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use crate::desk::{find_users, parallax, run, send};
 
@@ -73,7 +78,8 @@ impl Daemon {
         BufReader::new(child.stdout.take().unwrap())
             .read_line(&mut line)
             .unwrap();
-        let address = line.trim_end().strip_prefix("listening on http://");
+        let address = line.trim_end().strip_prefix("listening on ");
+        let address = address.and_then(|url| Some(url.split_once("://")?.1));
         let address = address.map(str::to_owned).unwrap_or_else(|| {
             panic!("{line:?}: {}", fs::read_to_string(&log).unwrap());
         });
@@ -102,6 +108,41 @@ impl Daemon {
         stream.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         (head.lines().next().unwrap().to_owned(), body.to_owned())
+    }
+
+    /// Sends a request by TLS to whoever is `localhost` by our authority, and returns the status and
+    /// body of the answer with the certificate that was shown.
+    fn ask_by_tls(&self, path: &str, headers: &str) -> (String, String, Vec<u8>) {
+        let mut roots = RootCertStore::empty();
+        let authority = CertificateDer::from_pem_slice(&certificate("authority.pem")).unwrap();
+        roots.add(authority).unwrap();
+        let provider = Arc::new(ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = ServerName::try_from("localhost").unwrap();
+        let tls = ClientConnection::new(Arc::new(config), name).unwrap();
+        let mut stream = StreamOwned::new(tls, TcpStream::connect(self.from_here()).unwrap());
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let shown = stream.conn.peer_certificates().unwrap()[0].to_vec();
+        (
+            head.lines().next().unwrap().to_owned(),
+            body.to_owned(),
+            shown,
+        )
+    }
+
+    fn from_here(&self) -> String {
+        self.address.replace("0.0.0.0", "127.0.0.1")
     }
 
     /// Returns the sum of a metric's series.
@@ -513,6 +554,91 @@ fn commands_that_write_go_through_the_daemon_that_holds_the_store() {
     assert_eq!(daemon.end("TERM").0, Some(143));
     assert!(!dir.path().join("parallax.db.daemon").exists());
     assert!(dir.path().join("parallax.db.tokens").exists());
+}
+
+/// Returns a file of `tests/certificates`, whose script says what is in it.
+fn certificate(name: &str) -> Vec<u8> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/certificates");
+    fs::read(directory.join(name)).unwrap()
+}
+
+/// Puts a certificate and its key where the configuration says they are.
+fn certify(dir: &Path, name: &str) {
+    for (file, end) in [("cert.pem", "pem"), ("key.pem", "key")] {
+        fs::write(dir.join(file), certificate(&format!("{name}.{end}"))).unwrap();
+        fs::set_permissions(dir.join(file), Permissions::from_mode(0o600)).unwrap();
+    }
+}
+
+#[test]
+fn daemon_speaks_tls_and_takes_a_renewed_certificate() {
+    let dir = quiet_desk();
+    let config = fs::read_to_string(dir.path().join("parallax.toml")).unwrap();
+    let config = config.replace(
+        "listen = '127.0.0.1:0'",
+        "listen = '0.0.0.0:0'\ntls = { certificate = 'cert.pem', key = 'key.pem' }",
+    );
+    fs::write(dir.path().join("parallax.toml"), config).unwrap();
+    let (code, _, stderr) = run(dir.path(), &["check"]);
+    assert_eq!(code, 2);
+    assert!(
+        stderr.contains("cert.pem: there is no such file"),
+        "{stderr}"
+    );
+    certify(dir.path(), "server");
+    let (code, stdout, stderr) = run(dir.path(), &["check"]);
+    assert_eq!((code, &*stderr), (0, ""));
+    assert!(
+        stdout.contains("listen     https://0.0.0.0:0\n"),
+        "{stdout}"
+    );
+    assert!(
+        stdout.contains("cert.pem, valid until 2120-01-01T00:00:00Z\n"),
+        "{stdout}"
+    );
+
+    assert_eq!(find_users(dir.path(), 12), 0);
+    assert_eq!(find_users(dir.path(), 0), 6);
+    let daemon = Daemon::start(dir.path());
+    let (status, body, first) = daemon.ask_by_tls("/livez", "");
+    assert_eq!((&*status, &*body), ("HTTP/1.1 200 OK", "alive\n"));
+    assert!(daemon.ask_by_tls("/metrics", "").0.contains("401"));
+    let tokens = fs::read_to_string(dir.path().join("parallax.db.tokens")).unwrap();
+    let token = tokens.lines().find_map(|line| line.strip_prefix("read "));
+    let bearer = format!("Authorization: Bearer {}\r\n", token.unwrap());
+    assert!(daemon.ask_by_tls("/metrics", &bearer).0.contains("200"));
+    let mut plain = TcpStream::connect(daemon.from_here()).unwrap();
+    write!(plain, "GET /metrics HTTP/1.1\r\nHost: x\r\n{bearer}\r\n").unwrap();
+    let mut answer = String::new();
+    plain.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("\"tls_needed\""), "{answer}");
+
+    // The commands trust the daemon's certificate, and nobody else's in its place.
+    let whereabouts = dir.path().join("parallax.db.daemon");
+    let right = fs::read_to_string(&whereabouts).unwrap();
+    let mut wrong: Value = serde_json::from_str(&right).unwrap();
+    wrong["certificate"] = "0".repeat(64).into();
+    fs::write(&whereabouts, wrong.to_string()).unwrap();
+    let approve = ["approve", "1", "--yes"];
+    let (code, _, stderr) = run(dir.path(), &approve);
+    assert_eq!(code, 5, "{stderr}");
+    assert!(
+        stderr.contains("another certificate than its file names"),
+        "{stderr}"
+    );
+    fs::write(&whereabouts, right).unwrap();
+    let (code, stdout, stderr) = run(dir.path(), &approve);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stdout.starts_with("Approved changeset 1: "), "{stdout}");
+
+    certify(dir.path(), "renewed");
+    daemon.wait_for_log("\"Certificate renewed\"");
+    assert_ne!(daemon.ask_by_tls("/livez", "").2, first);
+    let (code, _, stderr) = run(dir.path(), &approve);
+    assert_eq!(code, 0, "{stderr}");
+    let (code, _, log) = daemon.end("TERM");
+    assert_eq!(code, Some(143), "{log}");
+    assert!(!whereabouts.exists());
 }
 
 #[test]

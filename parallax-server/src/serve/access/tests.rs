@@ -219,6 +219,28 @@ async fn page_of_another_name_or_origin_is_refused() {
 }
 
 #[tokio::test]
+async fn over_tls_a_page_that_came_in_the_clear_is_of_another_origin() {
+    let (tokens, given) = tokens();
+    let router = served(Access::new(Some(tokens), true).over_tls(true));
+    let headers = |origin| {
+        [
+            ("authorization", &*given.admin),
+            ("host", "parallax.example:7700"),
+            ("origin", origin),
+        ]
+    };
+    let path = "/api/v1/changesets/1/approve";
+    for (origin, expected) in [
+        ("https://parallax.example:7700", "ok"),
+        ("http://parallax.example:7700", "403 wrong_origin (Origin)"),
+        ("https://parallax.example", "403 wrong_origin (Origin)"),
+    ] {
+        let told = told(&router, &Method::POST, path, &headers(origin)).await;
+        assert_eq!(told, expected, "{origin}");
+    }
+}
+
+#[tokio::test]
 async fn bodies_are_refused_by_their_headers() {
     let (tokens, given) = tokens();
     let router = served(Access::new(Some(tokens), false));
