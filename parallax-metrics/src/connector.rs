@@ -31,7 +31,8 @@ pub(crate) struct Connector {
     last_complete: Gauge,
     kept_since: Gauge,
     commit_duration: Histogram,
-    changesets_held: Counter,
+    /// In the order of [`CHANGESETS`].
+    changesets: Vec<Counter>,
     events_undelivered: Counter,
     reconciliation_mismatches: Counter,
     memory: Mutex<Memory>,
@@ -118,6 +119,9 @@ pub(crate) const STATUSES: [StepStatus; 5] = [
     StepStatus::Cancelled,
 ];
 
+/// What happens to a changeset.
+pub(crate) const CHANGESETS: [&str; 3] = ["held", "approved", "rejected"];
+
 /// The kinds of errors after which a step is tried again.
 pub(crate) const RETRIED: [ErrorKind; 3] = [
     ErrorKind::Retryable,
@@ -152,7 +156,10 @@ impl Connector {
             last_complete: names::LAST_COMPLETE.gauge(labels),
             kept_since: names::KEPT_SINCE.gauge(labels),
             commit_duration: names::COMMIT_DURATION.histogram(labels),
-            changesets_held: names::CHANGESETS.counter(&[&label, &"held".into()]),
+            changesets: CHANGESETS
+                .iter()
+                .map(|outcome| names::CHANGESETS.counter(&[&label, &(*outcome).into()]))
+                .collect(),
             events_undelivered: names::EVENTS_UNDELIVERED.counter(labels),
             reconciliation_mismatches: names::RECONCILIATION_MISMATCHES.counter(labels),
             memory: Mutex::default(),
@@ -301,8 +308,25 @@ impl Connector {
         })
     }
 
-    pub(crate) fn changeset_held(&self) {
-        self.changesets_held.increment(1);
+    /// Counts a changeset to which one of [`CHANGESETS`] happened.
+    pub(crate) fn changeset(&self, outcome: &str) {
+        let mut changesets = CHANGESETS.iter().zip(&self.changesets);
+        if let Some((_, changesets)) = changesets.find(|(of, _)| **of == outcome) {
+            changesets.increment(1);
+        }
+    }
+
+    /// Counts records that were deleted by an approval.
+    pub(crate) fn deleted(&self, entities: u64, relationships: u64) {
+        let counters = names::STATS
+            .iter()
+            .filter(|metric| metric.kind == Kind::Counter);
+        let deleted = counters
+            .zip(&self.counters)
+            .filter(|(metric, _)| metric.name.ends_with("_deleted_total"));
+        for ((_, counter), count) in deleted.zip([entities, relationships]) {
+            counter.increment(count);
+        }
     }
 
     pub(crate) fn events_undelivered(&self, events: u64) {

@@ -24,7 +24,8 @@
 //! # Ok::<(), parallax_metrics::InstallError>(())
 //! ```
 //!
-//! Who only has the stats of a commit calls [`record_commit`].
+//! Who has the journals of syncs hands them to [`JournalMetrics`]; who only has the stats of a commit
+//! calls [`record_commit`].
 //!
 //! # Metrics
 //!
@@ -68,8 +69,8 @@
 //! | `parallax_build_info` | gauge | `version` | Always 1; the version is its label. |
 //!
 //! `outcome` of a sync is `committed`, `partial`, `failed`, `error` or `cancelled`; of a step,
-//! `completed`, `incomplete`, `failed`, `skipped` or `cancelled`; of a changeset, `held` when its
-//! deletes were held. `kind` is `retryable`, `rate_limited`, `timed_out`, or `other` for any that a
+//! `completed`, `incomplete`, `failed`, `skipped` or `cancelled`; of a changeset, `held`,
+//! `approved` or `rejected`. `kind` is `retryable`, `rate_limited`, `timed_out`, or `other` for any that a
 //! later version may have; of pauses also `throttled`, for what the connector's own rate limit held
 //! up. No label holds an account, a sync's id, a key or an error's text: [`ParallaxMetrics`] says how
 //! the accounts of a connector share its gauges, and what bounds the number of series.
@@ -77,6 +78,7 @@
 //! `dashboards/` in the repository has alert rules and dashboards made of these.
 
 mod connector;
+mod journal;
 mod label;
 mod names;
 mod outcome;
@@ -87,7 +89,8 @@ mod record;
 
 pub use self::parallax_metrics::{Live, ParallaxMetrics, Past};
 #[cfg(feature = "prometheus")]
-pub use self::prometheus::{InstallError, Prometheus};
+pub use self::prometheus::{Family, InstallError, Prometheus, Series, Value};
+pub use journal::JournalMetrics;
 pub use names::describe;
 pub use outcome::SyncOutcome;
 pub use record::record_commit;

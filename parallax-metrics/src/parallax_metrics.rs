@@ -252,7 +252,22 @@ impl ParallaxMetrics {
 
     /// Records that a commit held deletes, as a new changeset.
     pub fn changeset_held(&self, connector_id: &str) {
-        self.shared.recorded(connector_id).changeset_held();
+        self.shared.recorded(connector_id).changeset("held");
+    }
+
+    /// Records that somebody approved a changeset, which deleted so many records.
+    ///
+    /// Call it once, not when the same is said again. What is live and held then is told by
+    /// [`live`](Self::live) and [`held`](Self::held).
+    pub fn changeset_approved(&self, connector_id: &str, entities: u64, relationships: u64) {
+        let connector = self.shared.recorded(connector_id);
+        connector.changeset("approved");
+        connector.deleted(entities, relationships);
+    }
+
+    /// Records that somebody rejected a changeset, which deleted nothing.
+    pub fn changeset_rejected(&self, connector_id: &str) {
+        self.shared.recorded(connector_id).changeset("rejected");
     }
 
     /// Records events that a sync's watcher did not take.
@@ -352,4 +367,4 @@ pub(crate) fn since_1970(at: SystemTime) -> Duration {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,9 +1,12 @@
+mod families;
 mod openmetrics;
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 use self::openmetrics::openmetrics;
-use crate::names::{COMMIT_DURATION, Metric, STEP_DURATION, SYNC_DURATION};
+use crate::names::{self, COMMIT_DURATION, Metric, STEP_DURATION, SYNC_DURATION};
+
+pub use self::families::{Family, Series, Value};
 
 /// The recorder whose metrics Prometheus reads.
 ///
@@ -71,6 +74,12 @@ impl Prometheus {
         openmetrics(&self.render())
     }
 
+    /// Returns all metrics as values, for whoever sends them on: what [`render`](Self::render)
+    /// writes at the same moment.
+    pub fn families(&self) -> Vec<Family> {
+        families::families(&self.render())
+    }
+
     /// Puts the durations that were recorded since the last time into their buckets.
     ///
     /// A recorded duration is kept as it is, 24 bytes, until this or a scrape comes. Where no scrape
@@ -101,6 +110,14 @@ const BUCKETS: [(Metric, &[f64]); 3] = [
     (STEP_DURATION, UP_TO_1_H),
     (COMMIT_DURATION, UP_TO_5_MIN),
 ];
+
+/// Returns the unit of one of Parallax's metrics whose name says it.
+fn unit(name: &str) -> Option<&'static str> {
+    let family = name.strip_suffix("_total").unwrap_or(name);
+    let is_ours = |metric: &&Metric| metric.name == name && metric.is_in_seconds();
+    (family.ends_with("_seconds") && names::all().any(|metric| is_ours(&metric)))
+        .then_some("seconds")
+}
 
 fn builder() -> Result<PrometheusBuilder, BuildError> {
     let mut builder = PrometheusBuilder::new();

@@ -1,12 +1,16 @@
 //! What happened in a sync can be read back, as it was told.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use parallax_connect::{
     Connector, ConnectorError, JournalEntry, JournalKind, JournalSink, Runner, Step, StepContext,
     entity, step as declare,
 };
+use parallax_core::SyncStats;
+use parallax_metrics::{JournalMetrics, ParallaxMetrics};
 use parallax_scheduler::{SyncError, run_once};
 use parallax_store::{JournalName, Store};
 use parallax_tests::{End, Rec, Script};
@@ -140,6 +144,74 @@ async fn journal_is_read_back_as_it_was_told() {
     store.forget("script", "1").await.unwrap();
     assert_eq!(store.journals("", 10).await.unwrap(), []);
     assert_eq!(store.verify().await.unwrap().problems, []);
+}
+
+#[tokio::test]
+async fn metrics_made_of_journals_are_the_sums_of_the_syncs() {
+    let store = memory().await;
+    let sync = |records, end, sync_id: &'static str| {
+        let users = ending(step("users", keys(0..records)), end);
+        let seen = Arc::new(Seen::default());
+        let session = store.session().watcher(Arc::clone(&seen) as _);
+        async move {
+            let script = script([users, step("roles", Vec::new())]);
+            let synced = run_once(Runner::new(&script), "1", sync_id, session).await;
+            let entries = std::mem::take(&mut *seen.0.lock().unwrap());
+            (synced.unwrap().result, entries)
+        }
+    };
+    let (mut entries, mut sums) = (Vec::new(), [0; SyncStats::FIELDS.len()]);
+    for syncing in [
+        sync(12, End::Ok, "first"),
+        sync(14, End::Error, "partial"),
+        sync(14, End::Ok, "more"),
+        sync(0, End::Ok, "held"),
+        // A replay, which is not counted again.
+        sync(0, End::Ok, "held"),
+    ] {
+        let (result, told) = syncing.await;
+        entries.extend(told);
+        if !result.replayed {
+            let values = sums.iter_mut().zip(result.stats.values());
+            values.for_each(|(sum, value)| *sum += value);
+        }
+    }
+
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    metrics::with_local_recorder(&recorder, || {
+        let metrics = JournalMetrics::new(ParallaxMetrics::new());
+        entries.iter().for_each(|entry| metrics.append(entry));
+    });
+    let mut counted: BTreeMap<String, u64> = BTreeMap::new();
+    for (key, _, _, value) in snapshotter.snapshot().into_vec() {
+        let key = key.key();
+        let labels = key.labels().filter(|label| label.key() == "outcome");
+        let outcome = labels.map(|label| format!(" {}", label.value()));
+        let name = key.name().trim_start_matches("parallax_").to_owned();
+        let name = name + &outcome.collect::<String>();
+        if let DebugValue::Counter(count) = value {
+            *counted.entry(name).or_default() += count;
+        }
+    }
+    for (field, sum) in SyncStats::FIELDS.iter().zip(sums) {
+        // What is kept and held is a gauge, of the last commit.
+        if let Some(count) = counted.remove(&format!("{field}_total")) {
+            assert_eq!(count, sum, "{field}");
+        }
+    }
+    counted.retain(|_, count| *count > 0);
+    let counted: Vec<String> = counted
+        .into_iter()
+        .map(|(name, count)| format!("{name} {count}"))
+        .collect();
+    insta::assert_snapshot!(counted.join("\n"), @"
+    changesets_total held 1
+    steps_total completed 9
+    steps_total failed 1
+    syncs_total committed 4
+    syncs_total partial 1
+    ");
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ fn recorded(act: impl FnOnce()) -> Vec<String> {
 }
 
 /// The series that are not at 0, but for the build's.
-fn changed(act: impl FnOnce(&ParallaxMetrics)) -> String {
+pub(crate) fn changed(act: impl FnOnce(&ParallaxMetrics)) -> String {
     let mut lines = recorded(|| act(&ParallaxMetrics::new()));
     lines.retain(|line| {
         !line.ends_with(" 0") && !line.ends_with(" []") && !line.starts_with("build_info")
@@ -84,8 +84,7 @@ fn registered_connector_has_every_series_at_0() {
             .iter()
             .filter(|line| line.split('{').next() == Some(name));
         let expected = match labels.as_str() {
-            // The others are of processes that say a word and end.
-            "connector_id,outcome" if metric.name == names::CHANGESETS.name => 1,
+            "connector_id,outcome" if metric.name == names::CHANGESETS.name => 3,
             "connector_id,outcome" | "connector_id,step_id,outcome" => 5,
             "connector_id,step_id,kind" if metric.name == names::STEP_RETRIES.name => 3,
             "connector_id,step_id,kind" => 4,
@@ -156,6 +155,23 @@ fn gauge_is_the_sum_over_the_accounts() {
     entities{aws} 250
     relationships_waiting{aws} 2
     relationships{aws} 25
+    ");
+}
+
+#[test]
+fn approved_deletes_are_counted_as_deletes_and_rejected_ones_are_not() {
+    let lines = changed(|metrics| {
+        metrics.changeset_held("aws");
+        metrics.changeset_held("aws");
+        metrics.changeset_approved("aws", 12, 7);
+        metrics.changeset_rejected("aws");
+    });
+    insta::assert_snapshot!(lines, @"
+    changesets_total{aws,approved} 1
+    changesets_total{aws,held} 2
+    changesets_total{aws,rejected} 1
+    entities_deleted_total{aws} 12
+    relationships_deleted_total{aws} 7
     ");
 }
 

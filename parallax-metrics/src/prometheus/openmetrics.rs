@@ -3,7 +3,7 @@
 //! The exporter writes the older format alone. What differs is little: the family's name of a
 //! counter, units, numbers in labels, and an end that shows that nothing was cut off.
 
-use crate::names;
+use super::unit;
 
 /// Returns a rendering in Prometheus's text format as OpenMetrics 1.0.
 pub(super) fn openmetrics(text: &str) -> String {
@@ -62,12 +62,4 @@ fn push_sample(out: &mut String, line: &str, bound: Option<&str>) {
         None => out.push_str(line),
     }
     out.push('\n');
-}
-
-/// Returns the unit of one of Parallax's metrics whose name says it.
-fn unit(name: &str) -> Option<&'static str> {
-    let family = name.strip_suffix("_total").unwrap_or(name);
-    let is_ours = |metric: &&names::Metric| metric.name == name && metric.is_in_seconds();
-    (family.ends_with("_seconds") && names::all().any(|metric| is_ours(&metric)))
-        .then_some("seconds")
 }

@@ -74,7 +74,9 @@ fn one_sync_is_rendered() {
 
     # HELP parallax_changesets_total Changesets, by what happened to them.
     # TYPE parallax_changesets_total counter
+    parallax_changesets_total{connector_id="okta",outcome="approved"} 0
     parallax_changesets_total{connector_id="okta",outcome="held"} 0
+    parallax_changesets_total{connector_id="okta",outcome="rejected"} 0
 
     # HELP parallax_commit_duration_seconds Time a commit took, from the diff to the end of the transaction.
     # TYPE parallax_commit_duration_seconds histogram
