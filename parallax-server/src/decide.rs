@@ -1,5 +1,6 @@
 use hyper::Method;
 use parallax_core::Escaped;
+use parallax_metrics::ParallaxMetrics;
 use parallax_store::{Decided, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -148,6 +149,17 @@ impl Decision {
     /// Returns the source whose records were decided about.
     pub(crate) fn source(&self) -> (String, String) {
         (self.connector_id.clone(), self.account_id.clone())
+    }
+
+    /// Counts it, unless the same had been said before.
+    pub(crate) fn count(&self, metrics: &ParallaxMetrics) {
+        match self.state.as_str() {
+            _ if self.repeated => {}
+            "approved" => {
+                metrics.changeset_approved(&self.connector_id, self.entities, self.relationships);
+            }
+            _ => metrics.changeset_rejected(&self.connector_id),
+        }
     }
 
     fn as_text(&self) -> String {

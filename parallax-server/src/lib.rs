@@ -78,6 +78,7 @@ mod held;
 mod history;
 mod json;
 mod logs;
+mod meter;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod plan;

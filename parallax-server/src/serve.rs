@@ -5,7 +5,6 @@ mod api;
 mod exposition;
 mod http;
 mod hub;
-mod meter;
 mod page;
 mod pages;
 mod results;
@@ -34,6 +33,7 @@ use crate::args::ServeArgs;
 use crate::console::Console;
 use crate::error::Failure;
 use crate::exit::Exit;
+use crate::meter::{self, Meter};
 use crate::plan::{Overrides, Plan, Source};
 use crate::remote::Announcement;
 use crate::signals::{Signal, Signals};
@@ -43,7 +43,6 @@ use crate::tls::TlsServer;
 use access::Access;
 use http::{Limits, Listener};
 use hub::Hub;
-use meter::Meter;
 use pages::{Pages, State};
 use results::Results;
 use roster::{Mender, Roster};
@@ -135,7 +134,7 @@ pub(crate) async fn run(
     });
     let (meter, live) = Meter::new(metrics.clone(), Arc::clone(&store));
     let live = tokio::spawn(live);
-    let changed = meter.changed();
+    let (changed, decided) = (meter.changed(), meter.decided());
     let hub = Arc::new(Hub::new());
     let pulse = tokio::spawn(Arc::clone(&hub).beat());
     let results = Arc::new(Results::new(store.url()));
@@ -166,7 +165,8 @@ pub(crate) async fn run(
         results,
         limits.streams(),
         changed,
-    );
+    )
+    .telling_of_decisions(decided);
     server.daemon.set(Arc::new(daemon)).ok();
     let certificate = plan.tls.as_ref().map(|tls| tls.certificate().fingerprint);
     let mut announcement =

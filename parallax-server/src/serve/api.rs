@@ -27,6 +27,7 @@ use utoipa::openapi::{Info, License, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::decide::Decision;
 use crate::serve::hub::Hub;
 use crate::serve::pages::Pages;
 use crate::serve::results::Results;
@@ -52,6 +53,8 @@ pub(super) struct Daemon {
     pub(super) scheduler: Handle,
     /// Told of a source whose records somebody changed.
     changed: Box<dyn Fn((String, String)) + Send + Sync>,
+    /// Told of a decision about a changeset.
+    decided: Box<dyn Fn(&Decision) + Send + Sync>,
     pub(super) started_at: jiff::Timestamp,
     pub(super) hub: Arc<Hub>,
     results: Arc<Results>,
@@ -83,12 +86,22 @@ impl Daemon {
             roster,
             scheduler,
             changed: Box::new(changed),
+            decided: Box::new(|_| {}),
             started_at: jiff::Timestamp::now(),
             hub,
             results,
             scans: Semaphore::new(SCANS),
             streams: Arc::new(Semaphore::new(streams)),
         }
+    }
+
+    /// Says who is told of a decision about a changeset.
+    pub(super) fn telling_of_decisions(
+        mut self,
+        decided: impl Fn(&Decision) + Send + Sync + 'static,
+    ) -> Self {
+        self.decided = Box::new(decided);
+        self
     }
 
     /// Says that somebody changed the records of a source.

@@ -45,7 +45,7 @@ impl Waiting {
 
 impl Broken {
     /// Returns its account, empty as long as it is not known.
-    pub(super) fn account_id(&self) -> &str {
+    pub(crate) fn account_id(&self) -> &str {
         match &self.config.account {
             Some(Secret::Written(account_id)) => account_id,
             _ => "",

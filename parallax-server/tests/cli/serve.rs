@@ -124,7 +124,7 @@ impl Daemon {
             .with_no_client_auth();
         let name = ServerName::try_from("localhost").unwrap();
         let tls = ClientConnection::new(Arc::new(config), name).unwrap();
-        let mut stream = StreamOwned::new(tls, TcpStream::connect(self.from_here()).unwrap());
+        let mut stream = StreamOwned::new(tls, TcpStream::connect(self.local()).unwrap());
         write!(
             stream,
             "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n"
@@ -141,7 +141,7 @@ impl Daemon {
         )
     }
 
-    fn from_here(&self) -> String {
+    fn local(&self) -> String {
         self.address.replace("0.0.0.0", "127.0.0.1")
     }
 
@@ -515,6 +515,11 @@ fn commands_that_write_go_through_the_daemon_that_holds_the_store() {
     );
     daemon.wait_for_log("Request to change something");
     let again = run(dir.path(), &approve);
+    let metrics = daemon.get("/metrics").1;
+    let approved = "parallax_changesets_total{connector_id=\"host\",outcome=\"approved\"} 1\n";
+    assert!(metrics.contains(approved), "{metrics}");
+    let deleted = Daemon::counted(&metrics, "parallax_entities_deleted_total");
+    assert_eq!(deleted, 12, "{metrics}");
     let object = run(dir.path(), &["approve", "1", "--yes", "--json"]);
     let slips = [
         ["reject", "1", "--json"],
@@ -607,7 +612,7 @@ fn daemon_speaks_tls_and_takes_a_renewed_certificate() {
     let token = tokens.lines().find_map(|line| line.strip_prefix("read "));
     let bearer = format!("Authorization: Bearer {}\r\n", token.unwrap());
     assert!(daemon.ask_by_tls("/metrics", &bearer).0.contains("200"));
-    let mut plain = TcpStream::connect(daemon.from_here()).unwrap();
+    let mut plain = TcpStream::connect(daemon.local()).unwrap();
     write!(plain, "GET /metrics HTTP/1.1\r\nHost: x\r\n{bearer}\r\n").unwrap();
     let mut answer = String::new();
     plain.read_to_string(&mut answer).unwrap();

@@ -150,6 +150,7 @@ pub(super) async fn reject(
 }
 
 fn decided(daemon: &Arc<Daemon>, decision: Decision) -> Result<Json, Problem> {
+    (daemon.decided)(&decision);
     daemon.tell_changed(decision.source());
     Ok(Json::of(&decision))
 }

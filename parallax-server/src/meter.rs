@@ -9,11 +9,13 @@ use parallax_scheduler::{Notice, SyncError, Synced};
 use parallax_store::{CommitError, Outcome, Store, StoreError};
 use tokio::sync::mpsc;
 
+use crate::connectors::ListedStep;
+use crate::decide::Decision;
 use crate::plan::{Broken, Source};
 use crate::rows::{Row, quoted, rows};
 
 /// Makes metrics of what the scheduler tells.
-pub(super) struct Meter {
+pub(crate) struct Meter {
     metrics: ParallaxMetrics,
     /// When each sync that runs has started.
     started: Mutex<HashMap<String, Instant>>,
@@ -22,46 +24,43 @@ pub(super) struct Meter {
 }
 
 /// A connector and an account.
-type SourceId = (String, String);
+pub(crate) type SourceId = (String, String);
 
 /// Makes every series exist, and sets those that outlive a process to what the store knows.
-pub(super) async fn begin(
+pub(crate) async fn begin(
     metrics: &ParallaxMetrics,
     store: &Store,
     sources: &[Source],
 ) -> Result<(), StoreError> {
     for source in sources {
-        let steps: Vec<&str> = source
-            .steps
-            .iter()
-            .map(|step| step.step_id.as_str())
-            .collect();
-        metrics.register(&source.connector_id, &steps);
-        restore(metrics, store, &source.id(), source.interval).await?;
+        let source_id = source.id();
+        metrics.scheduled(&source_id.0, &source_id.1, source.interval);
+        begin_one(metrics, store, &source_id, &source.steps).await?;
     }
     Ok(())
 }
 
 /// The same for a source that cannot be synced: what is expected of it is not met.
-pub(super) async fn begin_broken(
+pub(crate) async fn begin_broken(
     metrics: &ParallaxMetrics,
     store: &Store,
     broken: &Broken,
 ) -> Result<(), StoreError> {
-    let connector_id = &broken.config.name;
-    metrics.register(connector_id, &[]);
-    let source_id = (connector_id.clone(), broken.account_id().to_owned());
-    restore(metrics, store, &source_id, broken.interval).await
+    let source_id = (broken.config.name.clone(), broken.account_id().to_owned());
+    metrics.scheduled(&source_id.0, &source_id.1, broken.interval);
+    begin_one(metrics, store, &source_id, &[]).await
 }
 
-async fn restore(
+/// The same for one source, of which nothing is expected.
+pub(crate) async fn begin_one(
     metrics: &ParallaxMetrics,
     store: &Store,
     source_id: &SourceId,
-    interval: Duration,
+    steps: &[ListedStep],
 ) -> Result<(), StoreError> {
     let (connector_id, account_id) = source_id;
-    metrics.scheduled(connector_id, account_id, interval);
+    let steps: Vec<&str> = steps.iter().map(|step| step.step_id.as_str()).collect();
+    metrics.register(connector_id, &steps);
     if let Some(stored) = stored(store, source_id).await? {
         let past = past(store, source_id).await?;
         metrics.restore(connector_id, account_id, &past);
@@ -70,9 +69,54 @@ async fn restore(
     Ok(())
 }
 
+/// Sets the gauges of a source to what the store knows.
+pub(crate) async fn refresh(metrics: &ParallaxMetrics, store: &Store, source_id: &SourceId) {
+    let (connector_id, account_id) = source_id;
+    match stored(store, source_id).await {
+        Ok(Some(stored)) => stored.tell(metrics, source_id),
+        Ok(None) => metrics.forget(connector_id, account_id),
+        Err(error) => tracing::warn!(
+            connector_id,
+            account_id = %Escaped(account_id),
+            error = %Escaped(error),
+            "Gauges not refreshed"
+        ),
+    }
+}
+
+/// Counts what came of a sync that took so long.
+pub(crate) fn count(
+    metrics: &ParallaxMetrics,
+    (connector_id, account_id): (&str, &str),
+    result: &Result<Synced, SyncError>,
+    duration: Duration,
+) {
+    if let Some(report) = report(result) {
+        metrics.steps_ended(connector_id, report);
+    }
+    if let Err(SyncError::Commit { error, .. }) = result
+        && matches!(error, CommitError::Imbalance(_))
+    {
+        metrics.reconciliation_mismatched(connector_id);
+    }
+    let now = SystemTime::now();
+    if let Ok(synced) = result {
+        metrics.events_undelivered(connector_id, synced.output.undelivered_events());
+        // What is replayed was counted the first time.
+        if !synced.result.replayed {
+            let (stats, took) = (&synced.result.stats, synced.commit_duration);
+            metrics.committed(connector_id, account_id, stats, took, now);
+            if synced.result.held_changeset.is_some() {
+                metrics.changeset_held(connector_id);
+            }
+        }
+    }
+    metrics.sync_ended(connector_id, account_id, outcome(result), duration, now);
+}
+
 impl Meter {
     /// Makes a meter, and the task that keeps the gauges of what is stored.
-    pub(super) fn new(
+    pub(crate) fn new(
         metrics: ParallaxMetrics,
         store: Arc<Store>,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
@@ -88,7 +132,7 @@ impl Meter {
     }
 
     /// Counts what a notice tells. Never waits: the scheduler does.
-    pub(super) fn note(&self, notice: &Notice<'_>) {
+    pub(crate) fn note(&self, notice: &Notice<'_>) {
         match notice {
             Notice::Started { job, sync_id } => {
                 self.running().insert((*sync_id).to_owned(), Instant::now());
@@ -101,7 +145,13 @@ impl Meter {
             } => {
                 let started = self.running().remove(*sync_id);
                 let duration = started.map_or(Duration::ZERO, |started| started.elapsed());
-                self.ended(job.connector_id(), job.account_id(), result, duration);
+                let (connector_id, account_id) = (job.connector_id(), job.account_id());
+                count(&self.metrics, (connector_id, account_id), result, duration);
+                if result.is_ok() {
+                    // The receiver goes away when the process ends, and not before.
+                    let source_id = (connector_id.to_owned(), account_id.to_owned());
+                    self.changed.send(source_id).ok();
+                }
             }
             // The log says which tick was skipped, and why.
             _ => {}
@@ -109,46 +159,17 @@ impl Meter {
     }
 
     /// Returns what is told of a source whose records were changed by something else than a sync.
-    pub(super) fn changed(&self) -> impl Fn(SourceId) + Send + Sync + 'static {
+    pub(crate) fn changed(&self) -> impl Fn(SourceId) + Send + Sync + 'static {
         let changed = self.changed.clone();
         move |source_id| {
             changed.send(source_id).ok();
         }
     }
 
-    fn ended(
-        &self,
-        connector_id: &str,
-        account_id: &str,
-        result: &Result<Synced, SyncError>,
-        duration: Duration,
-    ) {
-        let metrics = &self.metrics;
-        if let Some(report) = report(result) {
-            metrics.steps_ended(connector_id, report);
-        }
-        if let Err(SyncError::Commit { error, .. }) = result
-            && matches!(error, CommitError::Imbalance(_))
-        {
-            metrics.reconciliation_mismatched(connector_id);
-        }
-        let now = SystemTime::now();
-        if let Ok(synced) = result {
-            metrics.events_undelivered(connector_id, synced.output.undelivered_events());
-            // What is replayed was counted the first time.
-            if !synced.result.replayed {
-                let (stats, took) = (&synced.result.stats, synced.commit_duration);
-                metrics.committed(connector_id, account_id, stats, took, now);
-                if synced.result.held_changeset.is_some() {
-                    metrics.changeset_held(connector_id);
-                }
-            }
-            // The receiver goes away when the process ends, and not before.
-            self.changed
-                .send((connector_id.to_owned(), account_id.to_owned()))
-                .ok();
-        }
-        metrics.sync_ended(connector_id, account_id, outcome(result), duration, now);
+    /// Returns what is told of a decision about a changeset.
+    pub(crate) fn decided(&self) -> impl Fn(&Decision) + Send + Sync + 'static {
+        let metrics = self.metrics.clone();
+        move |decision| decision.count(&metrics)
     }
 
     fn running(&self) -> std::sync::MutexGuard<'_, HashMap<String, Instant>> {
@@ -186,17 +207,7 @@ async fn keep_live(
     while changed.recv_many(&mut sources, 1024).await > 0 {
         // The store is asked once for each, however often it changed meanwhile.
         for source_id in sources.drain(..).collect::<BTreeSet<_>>() {
-            let (connector_id, account_id) = &source_id;
-            match stored(&store, &source_id).await {
-                Ok(Some(stored)) => stored.tell(&metrics, &source_id),
-                Ok(None) => metrics.forget(connector_id, account_id),
-                Err(error) => tracing::warn!(
-                    connector_id,
-                    account_id = %Escaped(account_id),
-                    error = %Escaped(error),
-                    "Gauges not refreshed"
-                ),
-            }
+            refresh(&metrics, &store, &source_id).await;
         }
     }
 }
