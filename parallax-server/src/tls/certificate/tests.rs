@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use tempfile::TempDir;
 
 use super::*;
+use crate::testing::logged;
 
 /// Returns a file of `tests/certificates`, whose script says what is in it.
 pub(crate) fn fixture(name: &str) -> Vec<u8> {
@@ -140,5 +141,19 @@ fn nothing_of_a_key_is_in_what_is_said_of_it() {
         for said in [error.to_string(), error.help(), format!("{error:?}")] {
             assert!(!said.contains(&secret[..16]), "{said}");
         }
+    }
+}
+
+#[test]
+fn key_that_everybody_can_use_is_warned_of() {
+    let directory = TempDir::new().unwrap();
+    let files = files_in(&directory);
+    write(&files, &fixture("server.pem"), &fixture("server.key"));
+    for (mode, warns) in [(0o644, true), (0o602, true), (0o640, false), (0o600, false)] {
+        fs::set_permissions(&files.key, Permissions::from_mode(mode)).unwrap();
+        let told = logged(|| {
+            Certificate::read(&files).unwrap();
+        });
+        assert_eq!(told.contains("Others can use the key"), warns, "{told}");
     }
 }
