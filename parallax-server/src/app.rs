@@ -14,6 +14,7 @@ use crate::conclusion::Conclusion;
 use crate::console::{Console, Unstyled};
 use crate::error::{Failure, Misuse};
 use crate::exit::Exit;
+use crate::logs::Installed;
 use crate::signals::Signals;
 use crate::text::panic_message;
 use crate::{
@@ -219,10 +220,10 @@ impl App {
 
     fn start(&self, line: CommandLine, console: &mut Console<'_>) -> Result<Exit, Failure> {
         // Dropped last: what is logged until then is exported.
-        let _installed = match &line.command {
-            _ if !console.owns_process => None,
-            Command::Serve(_) => Some(logs::install_for_daemon(line.verbose, line.log_format)),
-            _ => Some(logs::install(line.verbose, line.log_format, &console.bars)),
+        let mut installed = match &line.command {
+            _ if !console.owns_process => Installed::default(),
+            Command::Serve(_) => logs::install_for_daemon(line.verbose, line.log_format),
+            _ => logs::install(line.verbose, line.log_format, &console.bars),
         };
         if let Some(misuse) = &self.misuse {
             return Err(misuse.clone().into());
@@ -236,33 +237,43 @@ impl App {
             .enable_all()
             .build()
             .map_err(Failure::Start)?;
-        let exit = runtime.block_on(self.dispatch(line.command, console));
+        let exit = runtime.block_on(self.dispatch(line.command, &mut installed, console));
         // A blocking call of a step may still be on; its result is of no use to anyone.
         runtime.shutdown_background();
         exit
     }
 
-    async fn dispatch(&self, command: Command, console: &mut Console<'_>) -> Result<Exit, Failure> {
+    async fn dispatch(
+        &self,
+        command: Command,
+        installed: &mut Installed,
+        console: &mut Console<'_>,
+    ) -> Result<Exit, Failure> {
         match command {
-            Command::Sync(args) => self.sync(&args, console).await,
+            Command::Sync(args) => self.sync(&args, installed, console).await,
             Command::Query(args) => query::run(&args, console).await,
             Command::Syncs(args) => syncs::run(&args, console).await,
             Command::Events(args) => events::run(&args, console).await,
             Command::Explain(args) => explain::run(&args, console).await,
             Command::History(args) => history::run(&args, console).await,
             Command::Store(command) => store::run(&command, console).await,
-            Command::Serve(args) => serve::run(self, &args, console).await,
+            Command::Serve(args) => serve::run(self, &args, installed, console).await,
             Command::Check(args) => check::run(self, &args, console).await,
             Command::Forget(args) => forget::run(&args, console).await,
             Command::Connectors(args) => connectors::run(self, &args, console).await,
-            Command::Plan(args) => self.sync(&args.into(), console).await,
+            Command::Plan(args) => self.sync(&args.into(), installed, console).await,
             Command::Held(args) => held::run(&args, console).await,
             Command::Approve(args) => decide::approve(&args, console).await,
             Command::Reject(args) => decide::reject(&args, console).await,
         }
     }
 
-    async fn sync(&self, args: &SyncArgs, console: &mut Console<'_>) -> Result<Exit, Failure> {
+    async fn sync(
+        &self,
+        args: &SyncArgs,
+        installed: &mut Installed,
+        console: &mut Console<'_>,
+    ) -> Result<Exit, Failure> {
         let signals = if console.owns_process {
             let bars = console.bars.clone();
             let hint = b"still busy; a second signal ends the program at once\n";
@@ -270,7 +281,7 @@ impl App {
         } else {
             Signals::deaf()
         };
-        Ok(sync::run(self, args, &signals, console).await)
+        Ok(sync::run(self, args, &signals, installed, console).await)
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use indicatif::MultiProgress;
 use parallax_core::{Escaped, excerpt};
+use parallax_metrics::Prometheus;
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::filter::{EnvFilter, filter_fn};
@@ -34,7 +35,30 @@ pub(crate) struct Installed {
     #[cfg(feature = "otlp")]
     _joined: Option<opentelemetry::ContextGuard>,
     #[cfg(feature = "otlp")]
-    _otlp: Otlp,
+    otlp: Otlp,
+}
+
+#[cfg(feature = "otlp")]
+impl Installed {
+    /// Tells whether metrics shall be sent that somebody records.
+    pub(crate) fn wants_metrics(&self) -> bool {
+        self.otlp.wants_metrics()
+    }
+
+    /// Sends what is recorded from now on, if that is wanted: again and again, and once more when
+    /// this is dropped.
+    pub(crate) fn send_metrics(&mut self, prometheus: &Prometheus) {
+        self.otlp.send_metrics(prometheus);
+    }
+}
+
+#[cfg(not(feature = "otlp"))]
+impl Installed {
+    pub(crate) fn wants_metrics(&self) -> bool {
+        false
+    }
+
+    pub(crate) fn send_metrics(&mut self, _: &Prometheus) {}
 }
 
 /// Logs to the standard error from now on, beside `bars`, and has panics logged too. Joins the trace
@@ -154,7 +178,7 @@ fn install_layers(
         #[cfg(feature = "otlp")]
         _joined: log.caller.as_ref().and_then(otlp::join),
         #[cfg(feature = "otlp")]
-        _otlp: otlp,
+        otlp,
     }
 }
 

@@ -1,6 +1,7 @@
-//! Traces and logs for an OpenTelemetry receiver, where the environment names one.
+//! Traces, logs and metrics for an OpenTelemetry receiver, where the environment names one.
 
 mod delivery;
+mod metrics;
 
 use std::env;
 use std::sync::Arc;
@@ -16,9 +17,9 @@ use opentelemetry::{Context, ContextGuard, Key, KeyValue, Value};
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
 use opentelemetry_otlp::{LogExporter, SpanExporter, WithHttpConfig};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::logs::SdkLoggerProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use parallax_metrics::Prometheus;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::Layer;
@@ -26,7 +27,8 @@ use tracing_subscriber::registry::Registry;
 
 use crate::trace_parent::TraceParent;
 
-use delivery::{Client, Delivery};
+use delivery::{Client, Delivery, Transport};
+use metrics::{Metrics, Sending};
 
 /// How long the end of the process waits for what is not sent yet.
 const FLUSH: Duration = Duration::from_secs(2);
@@ -36,6 +38,9 @@ const FLUSH: Duration = Duration::from_secs(2);
 pub(crate) struct Otlp {
     traces: Option<(SdkTracerProvider, Arc<Delivery>)>,
     logs: Option<(SdkLoggerProvider, Arc<Delivery>)>,
+    /// Those that nobody records yet.
+    metrics: Option<Metrics>,
+    sending: Option<Sending>,
     /// Why something that the environment asks for is not exported.
     pub(crate) problems: Vec<String>,
 }
@@ -49,8 +54,8 @@ impl Otlp {
         }
         let failing = Arc::new(AtomicU8::new(0));
         let resource = resource();
-        if is_wanted("TRACES", &mut otlp.problems) {
-            let delivery = Delivery::new("traces", 1, Arc::clone(&failing));
+        if let Some(transport) = transport("TRACES", &mut otlp.problems) {
+            let delivery = Delivery::new("traces", 1, Arc::clone(&failing), transport);
             let client = Client(Arc::clone(&delivery));
             match SpanExporter::builder()
                 .with_http()
@@ -67,8 +72,15 @@ impl Otlp {
                 Err(error) => otlp.problems.push(error.to_string()),
             }
         }
-        if is_wanted("LOGS", &mut otlp.problems) {
-            let delivery = Delivery::new("logs", 2, failing);
+        if let Some(transport) = transport("METRICS", &mut otlp.problems) {
+            let delivery = Delivery::new("metrics", 4, Arc::clone(&failing), transport);
+            match Metrics::from_env(delivery, &resource) {
+                Ok(metrics) => otlp.metrics = Some(metrics),
+                Err(problem) => otlp.problems.push(problem),
+            }
+        }
+        if let Some(transport) = transport("LOGS", &mut otlp.problems) {
+            let delivery = Delivery::new("logs", 2, failing, transport);
             let client = Client(Arc::clone(&delivery));
             match LogExporter::builder()
                 .with_http()
@@ -114,18 +126,37 @@ impl Otlp {
         let (provider, _) = self.logs.as_ref()?;
         Some(OpenTelemetryTracingBridge::new(provider))
     }
+
+    /// Tells whether metrics shall be sent that somebody records.
+    pub(crate) fn wants_metrics(&self) -> bool {
+        self.metrics.is_some()
+    }
+
+    /// Sends, from now on, what is recorded from now on.
+    pub(crate) fn send_metrics(&mut self, prometheus: &Prometheus) {
+        let metrics = self.metrics.take();
+        self.sending = metrics.and_then(|metrics| metrics.start(prometheus.clone()));
+    }
 }
 
 impl Drop for Otlp {
     fn drop(&mut self) {
         let traces = self.traces.take().map(|(provider, delivery)| {
-            close(delivery, move || provider.shutdown_with_timeout(2 * FLUSH))
+            close(delivery, move || {
+                provider.shutdown_with_timeout(2 * FLUSH).ok();
+            })
+        });
+        let metrics = self.sending.take().map(|sending| {
+            let delivery = Arc::clone(&sending.delivery);
+            close(delivery, move || sending.stop())
         });
         let logs = self.logs.take().map(|(provider, delivery)| {
-            close(delivery, move || provider.shutdown_with_timeout(2 * FLUSH))
+            close(delivery, move || {
+                provider.shutdown_with_timeout(2 * FLUSH).ok();
+            })
         });
         let deadline = Instant::now() + FLUSH;
-        for (delivery, ended) in [traces, logs].into_iter().flatten() {
+        for (delivery, ended) in [traces, metrics, logs].into_iter().flatten() {
             let patience = deadline.saturating_duration_since(Instant::now());
             if ended.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
                 delivery.failed(&format!(
@@ -142,13 +173,13 @@ impl Drop for Otlp {
 /// must be more patient than [`FLUSH`], or its giving up looks like an end.
 fn close(
     delivery: Arc<Delivery>,
-    shutdown: impl FnOnce() -> OTelSdkResult + Send + 'static,
+    shutdown: impl FnOnce() + Send + 'static,
 ) -> (Arc<Delivery>, mpsc::Receiver<()>) {
     let (done, ended) = mpsc::channel();
     delivery.closing(done.clone());
     let shutdown = move || {
         // What went wrong has been told by the delivery.
-        shutdown().ok();
+        shutdown();
         done.send(()).ok();
     };
     // Without a thread nothing is waited for: nobody would send the word.
@@ -199,40 +230,47 @@ fn resource() -> Resource {
         .build()
 }
 
-/// Whether a signal shall be sent and can be. Notes why it cannot.
-fn is_wanted(signal: &str, problems: &mut Vec<String>) -> bool {
-    let of_signal = |what: &str| {
-        let names = [
-            format!("OTEL_EXPORTER_OTLP_{signal}_{what}"),
-            format!("OTEL_EXPORTER_OTLP_{what}"),
-        ];
-        names
-            .into_iter()
-            .find_map(|name| Some((variable(&name)?, name)))
-    };
-    let Some((endpoint, name)) = of_signal("ENDPOINT") else {
-        return false;
-    };
+/// Returns how a signal is sent, if it shall be and can be. Notes why it cannot.
+fn transport(signal: &str, problems: &mut Vec<String>) -> Option<Transport> {
+    let (endpoint, name) = setting(signal, "ENDPOINT")?;
     if variable(&format!("OTEL_{signal}_EXPORTER")).is_some_and(|exporter| exporter == "none") {
-        return false;
+        return None;
     }
-    let mut problem = None;
-    if !endpoint.starts_with("http://") {
-        problem = Some(format!(
-            "{name} must begin with http://: this program speaks no TLS, a collector beside it does"
-        ));
-    }
-    if let Some((protocol, name)) = of_signal("PROTOCOL")
+    let mut found = Vec::new();
+    let transport = if endpoint.starts_with("https://") {
+        Transport::tls(setting(signal, "CERTIFICATE"))
+    } else if endpoint.starts_with("http://") {
+        Ok(Transport::InTheClear)
+    } else {
+        Err(format!("{name} must begin with http:// or https://"))
+    };
+    let transport = transport.map_err(|problem| found.push(problem)).ok();
+    if let Some((protocol, name)) = setting(signal, "PROTOCOL")
         && protocol != "http/protobuf"
     {
-        problem = Some(format!(
+        found.push(format!(
             "{name} is {protocol}: only http/protobuf is spoken, most often at port 4318"
         ));
     }
-    // Both signals have most often the same.
-    let is_fine = problem.is_none();
-    problems.extend(problem.filter(|problem| !problems.contains(problem)));
-    is_fine
+    let is_fine = found.is_empty();
+    // The signals have most often the same.
+    for problem in found {
+        if !problems.contains(&problem) {
+            problems.push(problem);
+        }
+    }
+    transport.filter(|_| is_fine)
+}
+
+/// Returns what the environment says for a signal, or for all of them, and where.
+fn setting(signal: &str, what: &str) -> Option<(String, String)> {
+    let names = [
+        format!("OTEL_EXPORTER_OTLP_{signal}_{what}"),
+        format!("OTEL_EXPORTER_OTLP_{what}"),
+    ];
+    names
+        .into_iter()
+        .find_map(|name| Some((variable(&name)?, name)))
 }
 
 /// Returns a variable of the environment. To OpenTelemetry, an empty one is none.

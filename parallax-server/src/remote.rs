@@ -15,13 +15,12 @@ use hyper_util::rt::TokioIo;
 use parallax_store::StoreError;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::rustls::{self, pki_types::ServerName};
 
 use crate::error::Failure;
 use crate::serve::{Tokens, read_secret};
-use crate::tls;
+use crate::tls::{self, Stream};
 
 /// No answer is longer.
 const ANSWER: usize = 64 << 20;
@@ -225,11 +224,6 @@ impl Remote {
         Ok(TokioIo::new(Box::new(stream)))
     }
 }
-
-/// A connection, in the clear or not.
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// Why a daemon did not do what it was asked for.
 #[derive(Clone, Debug, Deserialize)]

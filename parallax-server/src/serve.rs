@@ -33,6 +33,7 @@ use crate::args::ServeArgs;
 use crate::console::Console;
 use crate::error::Failure;
 use crate::exit::Exit;
+use crate::logs::Installed;
 use crate::meter::{self, Meter};
 use crate::plan::{Overrides, Plan, Source};
 use crate::remote::Announcement;
@@ -61,6 +62,7 @@ const RENEWAL: Duration = Duration::from_secs(2);
 pub(crate) async fn run(
     app: &App,
     args: &ServeArgs,
+    installed: &mut Installed,
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
     let overrides = Overrides {
@@ -82,6 +84,7 @@ pub(crate) async fn run(
     let prometheus = Prometheus::install().map_err(|error| Failure::Defect {
         message: error.to_string(),
     })?;
+    installed.send_metrics(&prometheus);
 
     let scheme = plan.scheme();
     let limits = Limits::within(raise_file_limit());

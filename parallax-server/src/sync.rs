@@ -3,32 +3,37 @@ use std::path::absolute;
 use std::time::{Duration, Instant};
 
 use parallax_connect::{Connector, ConnectorOutput, Runner};
-use parallax_scheduler::{SyncError, run_once};
+use parallax_core::Escaped;
+use parallax_metrics::{ParallaxMetrics, Prometheus};
+use parallax_scheduler::{SyncError, Synced, run_once};
 use parallax_store::{CommitResult, Session, Store, StoreError};
 use uuid::Uuid;
 
 use crate::app::{App, Opened};
 use crate::args::SyncArgs;
 use crate::conclusion::Conclusion;
+use crate::connectors::listed_steps;
 use crate::console::Console;
 use crate::error::Failure;
 use crate::exit::Exit;
+use crate::logs::Installed;
 use crate::progress::Past;
 use crate::remote::Remote;
 use crate::rows::{quoted, rows};
 use crate::signals::{Signal, Signals};
-use crate::{json, progress, remote_sync, summary};
+use crate::{json, meter, progress, remote_sync, summary};
 
 /// `parallax sync`: runs a connector, commits, and says what came of it.
 pub(crate) async fn run(
     app: &App,
     args: &SyncArgs,
     signals: &Signals,
+    installed: &mut Installed,
     console: &mut Console<'_>,
 ) -> Exit {
     let started = Instant::now();
     let mut conclusion = Conclusion::new(args);
-    if let Err(failure) = sync(app, args, signals, console, &mut conclusion).await {
+    if let Err(failure) = sync(app, args, signals, installed, console, &mut conclusion).await {
         conclusion.failure = Some(failure);
     }
     conclusion.duration = started.elapsed();
@@ -60,6 +65,7 @@ async fn sync(
     app: &App,
     args: &SyncArgs,
     signals: &Signals,
+    installed: &mut Installed,
     console: &Console<'_>,
     conclusion: &mut Conclusion,
 ) -> Result<(), Failure> {
@@ -88,7 +94,7 @@ async fn sync(
     conclusion.sync_id = Some(sync_id.clone());
 
     // A sync that cannot run makes no store, and one that cannot be stored does not run.
-    Runner::new(&connector)
+    let outline = Runner::new(&connector)
         .select(&args.select)
         .outline(&account_id, &sync_id)
         .map_err(Failure::Run)?;
@@ -100,11 +106,21 @@ async fn sync(
             return remote_sync::run(&remote, source, args, signals, console, conclusion).await;
         }
     };
+    // One that goes through a daemon is counted there.
+    let metrics = match args.dry_run {
+        true => None,
+        false => sent_metrics(installed),
+    };
+    if let Some(metrics) = &metrics {
+        let source_id = (connector_id, account_id.clone());
+        meter::begin_one(metrics, &store, &source_id, &listed_steps(&outline)).await?;
+    }
     let sync = Sync {
         connector: &connector,
         account_id: &account_id,
         sync_id: &sync_id,
         store: &store,
+        metrics,
         args,
     };
     // A signal during the commit comes too late: what is committed is committed.
@@ -117,6 +133,24 @@ async fn sync(
     conclusion.ended(ended, || {
         Failure::Cancelled(signals.received().unwrap_or(Signal::Interrupt))
     })
+}
+
+/// Returns what to tell of the sync, if that is sent to somebody.
+fn sent_metrics(installed: &mut Installed) -> Option<ParallaxMetrics> {
+    if !installed.wants_metrics() {
+        return None;
+    }
+    match Prometheus::install() {
+        Ok(prometheus) => {
+            installed.send_metrics(&prometheus);
+            Some(ParallaxMetrics::new())
+        }
+        // The program has one of its own, and so its own way.
+        Err(error) => {
+            tracing::warn!(error = %Escaped(error), "Telemetry not exported");
+            None
+        }
+    }
 }
 
 /// Opens the store, for writing unless nothing shall be written.
@@ -145,14 +179,20 @@ struct Sync<'a> {
     account_id: &'a str,
     sync_id: &'a str,
     store: &'a Store,
+    /// What is to be told of it, if somebody is sent that.
+    metrics: Option<ParallaxMetrics>,
     args: &'a SyncArgs,
 }
 
-type Synced = (ConnectorOutput, CommitResult);
+type Concluded = (ConnectorOutput, CommitResult);
 
 impl Sync<'_> {
     /// Runs and commits, and shows it if somebody watches.
-    async fn watched(self, signals: &Signals, console: &Console<'_>) -> Result<Synced, SyncError> {
+    async fn watched(
+        self,
+        signals: &Signals,
+        console: &Console<'_>,
+    ) -> Result<Concluded, SyncError> {
         let runner = Runner::new(self.connector)
             .select(&self.args.select)
             .cancel_on(signals.wait());
@@ -181,12 +221,12 @@ impl Sync<'_> {
         &self,
         runner: Runner<'_>,
         mut session: Session<'_>,
-    ) -> Result<Synced, SyncError> {
+    ) -> Result<Concluded, SyncError> {
         if self.args.show {
             session = session.list_changes(usize::MAX);
         }
         if !self.args.dry_run {
-            let synced = run_once(runner, self.account_id, self.sync_id, session).await?;
+            let synced = self.committed(runner, session).await?;
             return Ok((synced.output, synced.result));
         }
         let runner = runner.sink(&session).journal(session.journal());
@@ -198,6 +238,25 @@ impl Sync<'_> {
                 error,
             }),
         }
+    }
+
+    async fn committed(
+        &self,
+        runner: Runner<'_>,
+        session: Session<'_>,
+    ) -> Result<Synced, SyncError> {
+        let syncing = run_once(runner, self.account_id, self.sync_id, session);
+        let Some(metrics) = &self.metrics else {
+            return syncing.await;
+        };
+        let (connector_id, started) = (self.connector.name(), Instant::now());
+        metrics.sync_started(connector_id);
+        let result = syncing.await;
+        let source = (connector_id, self.account_id);
+        meter::count(metrics, source, &result, started.elapsed());
+        let source_id = (connector_id.to_owned(), self.account_id.to_owned());
+        meter::refresh(metrics, self.store, &source_id).await;
+        result
     }
 }
 

@@ -1,5 +1,6 @@
 use std::future::Future;
 use std::io;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::Sender;
@@ -15,6 +16,11 @@ use parallax_core::Escaped;
 use tokio::net::TcpStream;
 use tokio::runtime;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+use crate::tls::{self, Stream};
 
 /// How much of an answer is read. A receiver has little to say.
 const ANSWER: usize = 64 * 1024;
@@ -32,6 +38,14 @@ pub(super) struct Delivery {
     failing: Arc<AtomicU8>,
     /// Who waits for the end.
     closing: Mutex<Option<Sender<()>>>,
+    transport: Transport,
+}
+
+/// What a receiver is spoken to by.
+#[derive(Clone, Debug)]
+pub(super) enum Transport {
+    InTheClear,
+    Tls(Arc<ClientConfig>),
 }
 
 /// A [`Delivery`] as an exporter takes it.
@@ -53,17 +67,21 @@ impl HttpClient for Client {
 }
 
 impl Delivery {
-    pub(super) fn new(signal: &'static str, bit: u8, failing: Arc<AtomicU8>) -> Arc<Self> {
-        let of_signal = format!("OTEL_EXPORTER_OTLP_{}_TIMEOUT", signal.to_uppercase());
-        let millis = [of_signal.as_str(), "OTEL_EXPORTER_OTLP_TIMEOUT"]
-            .iter()
-            .find_map(|name| super::variable(name)?.parse().ok());
+    pub(super) fn new(
+        signal: &'static str,
+        bit: u8,
+        failing: Arc<AtomicU8>,
+        transport: Transport,
+    ) -> Arc<Self> {
+        let millis = super::setting(&signal.to_uppercase(), "TIMEOUT");
+        let millis = millis.and_then(|(millis, _)| millis.parse().ok());
         Arc::new(Self {
             signal,
             timeout: millis.map_or(TIMEOUT, Duration::from_millis),
             bit,
             failing,
             closing: Mutex::default(),
+            transport,
         })
     }
 
@@ -87,7 +105,8 @@ impl Delivery {
         }
     }
 
-    fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+    /// Sends a request, blocking the thread, and tells if it was not received.
+    pub(super) fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         // Of the address only what is no secret: a name and a password may stand before it.
         let receiver = receiver(request.uri());
         let answer = self.exchange(request);
@@ -109,7 +128,10 @@ impl Delivery {
             .enable_all()
             .build()?;
         // Inside, because a timer belongs to the runtime that it is made in.
-        let answer = runtime.block_on(async { timeout(self.timeout, exchange(request)).await });
+        let answer = runtime.block_on(async {
+            let exchange = exchange(&self.transport, request);
+            timeout(self.timeout, exchange).await
+        });
         // A name that is being looked up must not be waited for.
         runtime.shutdown_background();
         answer.unwrap_or_else(|_| {
@@ -119,12 +141,63 @@ impl Delivery {
     }
 }
 
-async fn exchange(request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+impl Transport {
+    /// Makes TLS with whoever is certified by the authorities in a file, or else by those that this
+    /// machine trusts.
+    pub(super) fn tls(authorities: Option<(String, String)>) -> Result<Self, String> {
+        let mut roots = RootCertStore::empty();
+        match authorities {
+            Some((path, name)) => {
+                let certificates = tls::certificates(Path::new(&path));
+                let certificates = certificates.map_err(|error| format!("{name}: {error}"))?;
+                for certificate in certificates {
+                    roots
+                        .add(certificate)
+                        .map_err(|error| format!("{name}: {path}: {error}"))?;
+                }
+            }
+            None => {
+                // One that cannot be read is one that nobody is certified by.
+                let found = rustls_native_certs::load_native_certs();
+                roots.add_parsable_certificates(found.certs);
+                if roots.is_empty() {
+                    return Err(
+                        "this machine trusts no authorities; name a file of them in \
+                                OTEL_EXPORTER_OTLP_CERTIFICATE"
+                            .to_owned(),
+                    );
+                }
+            }
+        }
+        let client = tls::client().map_err(|error| error.to_string())?;
+        let config = client.with_root_certificates(roots).with_no_client_auth();
+        Ok(Self::Tls(Arc::new(config)))
+    }
+
+    async fn connect(&self, uri: &Uri) -> Result<Box<dyn Stream>, HttpError> {
+        let host = uri.host().unwrap_or_default();
+        // An address of IPv6 stands in brackets there.
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let port = match self {
+            Self::InTheClear => 80,
+            Self::Tls(_) => 443,
+        };
+        let stream = TcpStream::connect((host, uri.port_u16().unwrap_or(port))).await?;
+        let Self::Tls(config) = self else {
+            return Ok(Box::new(stream));
+        };
+        let name = ServerName::try_from(host.to_owned())?;
+        let connector = TlsConnector::from(Arc::clone(config));
+        Ok(Box::new(connector.connect(name, stream).await?))
+    }
+}
+
+async fn exchange(
+    transport: &Transport,
+    request: Request<Bytes>,
+) -> Result<Response<Bytes>, HttpError> {
     let (mut parts, body) = request.into_parts();
-    let host = parts.uri.host().unwrap_or_default();
-    // An address of IPv6 stands in brackets there.
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let stream = TcpStream::connect((host, parts.uri.port_u16().unwrap_or(80))).await?;
+    let stream = transport.connect(&parts.uri).await?;
     let (mut sender, connection) = client::conn::http1::handshake(TokioIo::new(stream)).await?;
     // Ends with the runtime.
     tokio::spawn(connection);

@@ -4,12 +4,13 @@
     reason = "what was skipped is the test's result, too"
 )]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{BufRead, BufReader, Read, pipe};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Read, Write, pipe};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::thread::{self, JoinHandle};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -18,11 +19,14 @@ use crate::desk::{parallax, send};
 use crate::signals::waiting_sync;
 use crate::traces::{CALLER, HOSTILE, TRACE};
 
+const CERTIFICATES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/certificates");
+
 /// A receiver in Python, killed when it is dropped.
 struct Receiver {
     child: Child,
     stdin: Option<ChildStdin>,
-    stdout: BufReader<ChildStdout>,
+    /// What it prints. Read as it comes: else it would wait, and the sender for it.
+    printed: Option<JoinHandle<String>>,
     endpoint: String,
 }
 
@@ -30,6 +34,21 @@ impl Receiver {
     /// Starts one that answers as it is told, or returns `None` where Python has no messages of
     /// OpenTelemetry. `cargo xtask ci` has seen to it.
     fn start(answer: &str) -> Option<Self> {
+        Self::start_with(&[answer])
+    }
+
+    /// Starts one that speaks TLS.
+    fn start_with_tls() -> Option<Self> {
+        let certificate = format!("{CERTIFICATES}/server.pem");
+        let key = format!("{CERTIFICATES}/server.key");
+        let mut receiver = Self::start_with(&["200", &certificate, &key])?;
+        receiver.endpoint = receiver
+            .endpoint
+            .replace("http://127.0.0.1", "https://localhost");
+        Some(receiver)
+    }
+
+    fn start_with(arguments: &[&str]) -> Option<Self> {
         let given = std::env::var_os("OTLP_PYTHONPATH");
         let mut python = Command::new("python3");
         python.env("PYTHONPATH", given.clone().unwrap_or_default());
@@ -44,7 +63,7 @@ impl Receiver {
         let mut child = Command::new("python3")
             .env("PYTHONPATH", given.unwrap_or_default())
             .arg(program)
-            .arg(answer)
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -53,10 +72,15 @@ impl Receiver {
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut port = String::new();
         stdout.read_line(&mut port).unwrap();
+        let printed = thread::spawn(move || {
+            let mut text = String::new();
+            stdout.read_to_string(&mut text).unwrap();
+            text
+        });
         Some(Self {
             child,
             stdin,
-            stdout,
+            printed: Some(printed),
             endpoint: format!("http://127.0.0.1:{}", port.trim_end()),
         })
     }
@@ -69,8 +93,7 @@ impl Receiver {
     /// Returns what it received: everything, since the sender has ended.
     fn received(mut self) -> Vec<Value> {
         drop(self.stdin.take());
-        let mut text = String::new();
-        self.stdout.read_to_string(&mut text).unwrap();
+        let text = self.printed.take().unwrap().join().unwrap();
         text.lines()
             .map(|line| serde_json::from_str(line).unwrap())
             .collect()
@@ -142,9 +165,12 @@ fn a_sync_is_one_trace_with_its_logs_in_it() {
         );
     }
     for what in &received {
-        assert_eq!(what["trace_id"], TRACE, "{what}");
         assert_eq!(what["resource"]["service.name"], "inventory", "{what}");
         assert_eq!(what["resource"]["deployment"], "test", "{what}");
+        if what["metric"].is_string() {
+            continue;
+        }
+        assert_eq!(what["trace_id"], TRACE, "{what}");
         if what["span"].is_string() {
             // What happens in a span is logged, and not told twice.
             assert_eq!(what["events"], 0, "{what}");
@@ -321,16 +347,242 @@ fn what_cannot_be_exported_is_told_and_what_is_not_wanted_is_not() {
     let grpc = "OTEL_EXPORTER_OTLP_PROTOCOL is grpc: only http/protobuf is spoken, most often at \
                 port 4318";
     assert_eq!(told(&[("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")]), [grpc]);
-    let tls = "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT must begin with http://: this program speaks no \
-               TLS, a collector beside it does";
-    let endpoint = (
-        "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
-        "https://example.org/v1/logs",
-    );
-    assert_eq!(told(&[endpoint]), [tls]);
+    let scheme = "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT must begin with http:// or https://";
+    let endpoint = ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "localhost:4318/v1/logs");
+    assert_eq!(told(&[endpoint]), [scheme]);
+    let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://localhost:4318");
+    let authorities = ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere/ca.pem");
+    let missing = "OTEL_EXPORTER_OTLP_CERTIFICATE: /nowhere/ca.pem: there is no such file";
+    assert_eq!(told(&[endpoint, authorities]), [missing]);
+    let headers = ("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "geheim");
+    let form = "OTEL_EXPORTER_OTLP_METRICS_HEADERS is not of the form NAME=VALUE,…";
+    // Nor is this sent as a log line.
+    let no_logs = ("OTEL_LOGS_EXPORTER", "none");
+    assert_eq!(told(&[headers, no_logs]), [form]);
     // A log line there is in each of these: it would be sent.
     let line = ("TRACEPARENT", "wrong");
     assert!(told(&[line, ("OTEL_SDK_DISABLED", "TRUE")]).is_empty());
     assert!(told(&[line, ("OTEL_LOGS_EXPORTER", "none")]).is_empty());
     assert_eq!(receiver.received(), Vec::<Value>::new());
+}
+
+#[test]
+fn what_is_sent_by_tls_arrives_where_the_authority_is_trusted() {
+    let Some(receiver) = Receiver::start_with_tls() else {
+        return;
+    };
+    let dir = TempDir::new().unwrap();
+    let mut command = parallax(dir.path(), &SYNC);
+    receiver.listens_to(&mut command);
+    // Nobody that the machine trusts has signed for it.
+    let output = command.output().unwrap();
+    assert!(matches!(output.status.code(), Some(0 | 3)));
+    let errors = told(&output.stderr);
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    let error = errors[0].1.as_str().unwrap();
+    assert!(error.ends_with("UnknownIssuer"), "{error}");
+
+    let authority = format!("{CERTIFICATES}/authority.pem");
+    let output = command
+        .env("OTEL_EXPORTER_OTLP_CERTIFICATE", authority)
+        .output()
+        .unwrap();
+    assert_eq!(told(&output.stderr), []);
+    let received = receiver.received();
+    for (field, value) in [
+        ("span", "sync"),
+        ("log", "Sync completed"),
+        ("metric", "parallax_syncs_total"),
+    ] {
+        assert_eq!(
+            with(&received, field, value).len(),
+            1,
+            "{value}: {received:?}"
+        );
+    }
+}
+
+/// Returns the value of a sum or gauge for a connector, over all other labels.
+fn sum_of(metrics: &[Value], name: &str) -> f64 {
+    let points = with(metrics, "metric", name)
+        .into_iter()
+        .flat_map(|metric| metric["points"].as_array().unwrap());
+    points.map(|point| point["value"].as_f64().unwrap()).sum()
+}
+
+#[test]
+fn a_sync_sends_its_metrics_once() {
+    let Some(receiver) = Receiver::start("200") else {
+        return;
+    };
+    let dir = TempDir::new().unwrap();
+    let mut command = parallax(dir.path(), &SYNC);
+    receiver.listens_to(&mut command);
+    let output = command
+        .arg("--json")
+        .env("OTEL_SERVICE_NAME", "inventory")
+        .env("OTEL_TRACES_EXPORTER", "none")
+        .env("OTEL_LOGS_EXPORTER", "none")
+        .output()
+        .unwrap();
+    let sync: Value = serde_json::from_slice(&output.stdout).unwrap();
+    // A plan is no sync, and a daemon is not asked for.
+    let mut plan = parallax(dir.path(), &["plan", "host", "--account", "here"]);
+    receiver.listens_to(&mut plan);
+    plan.env("OTEL_TRACES_EXPORTER", "none")
+        .env("OTEL_LOGS_EXPORTER", "none");
+    assert!(plan.output().unwrap().stderr.is_empty());
+
+    let received = receiver.received();
+    for (name, field) in [
+        ("parallax_entities_created_total", "entities_created"),
+        (
+            "parallax_relationships_created_total",
+            "relationships_created",
+        ),
+        ("parallax_entities", "entities_created"),
+    ] {
+        let counted = sync["stats"][field].as_f64().unwrap();
+        assert!(counted > 0.0);
+        assert_eq!(sum_of(&received, name), counted, "{name}");
+    }
+    assert_eq!(sum_of(&received, "parallax_syncs_total"), 1.0);
+    assert_eq!(sum_of(&received, "parallax_syncs_in_progress"), 0.0);
+    let created = with(&received, "metric", "parallax_entities_created_total");
+    assert_eq!(created.len(), 1);
+    let mut created = created[0].clone();
+    created["points"][0]["value"] = Value::Null;
+    let version = env!("CARGO_PKG_VERSION");
+    let resource = &mut created["resource"];
+    assert_eq!(resource["service.name"], "inventory");
+    assert_eq!(resource["service.version"], version);
+    *resource = Value::Null;
+    assert_eq!(
+        created,
+        json!({
+            "metric": "parallax_entities_created_total",
+            "scope": "parallax",
+            "resource": null,
+            "help": "Entities that were not live before.",
+            "unit": "",
+            "kind": "sum",
+            "cumulative": true,
+            "monotonic": true,
+            "points": [{"attributes": {"connector_id": "host"}, "start": true, "value": null}],
+        })
+    );
+    let duration = with(&received, "metric", "parallax_sync_duration_seconds");
+    assert_eq!(
+        (&duration[0]["kind"], &duration[0]["unit"]),
+        (&json!("histogram"), &json!("s"))
+    );
+    assert_eq!(duration[0]["points"][0]["count"], 1);
+    let live = with(&received, "metric", "parallax_entities");
+    assert_eq!(
+        (&live[0]["kind"], &live[0]["points"][0]["start"]),
+        (&json!("gauge"), &json!(false))
+    );
+}
+
+#[test]
+fn a_daemon_sends_what_it_shows_to_prometheus() {
+    let Some(receiver) = Receiver::start("200") else {
+        return;
+    };
+    let dir = TempDir::new().unwrap();
+    let config = "store = { url = 'sqlite:parallax.db' }
+        server = { listen = '127.0.0.1:0' }
+        connector = [{ kind = 'host', account = 'here', every = '1h' }]";
+    fs::write(dir.path().join("parallax.toml"), config).unwrap();
+    let (log, stderr) = pipe().unwrap();
+    let mut command = parallax(dir.path(), &["serve"]);
+    receiver.listens_to(&mut command);
+    let mut child = command
+        .env("OTEL_TRACES_EXPORTER", "none")
+        .env("OTEL_LOGS_EXPORTER", "none")
+        .env("OTEL_METRIC_EXPORT_INTERVAL", "200")
+        .stdout(Stdio::piped())
+        .stderr(stderr)
+        .spawn()
+        .unwrap();
+    drop(command);
+    let mut address = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut address)
+        .unwrap();
+    let address = address.trim_end().rsplit('/').next().unwrap().to_owned();
+    let ask = |method: &str, path: &str, headers: &str| {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\r\n"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let tokens = fs::read_to_string(dir.path().join("parallax.db.tokens")).unwrap();
+    let token = tokens.lines().find_map(|line| line.strip_prefix("admin "));
+    let bearer = format!("Authorization: Bearer {}\r\n", token.unwrap());
+    // Now, and not at some time within the hour. It listens a moment before it can.
+    while !ask("POST", "/api/v1/sources/host/here/syncs", &bearer).contains(" 202 ") {
+        assert!(child.try_wait().unwrap().is_none());
+    }
+    let mut lines = BufReader::new(log).lines().map_while(Result::ok);
+    assert!(
+        lines.any(|line| line.contains("\"Sync committed\"") || line.contains("\"Sync partial\""))
+    );
+    // The gauges are there a moment after the commit.
+    let scrape = loop {
+        let scrape = ask("GET", "/metrics", "");
+        if !scrape.contains("parallax_entities{connector_id=\"host\"} 0\n") {
+            break scrape;
+        }
+    };
+    send("TERM", &child);
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    lines.for_each(drop);
+    let received = receiver.received();
+
+    // Each metric was sent more than once; the last time, all was as it was shown.
+    let mut last = BTreeMap::new();
+    for metric in &received {
+        last.insert(metric["metric"].as_str().unwrap(), metric);
+    }
+    assert!(received.len() > last.len());
+    let mut sent = BTreeSet::new();
+    for (name, metric) in &last {
+        for point in metric["points"].as_array().unwrap() {
+            let labels: BTreeSet<String> = point["attributes"]
+                .as_object()
+                .unwrap()
+                .iter()
+                .map(|(label, value)| format!("{label}={value}"))
+                .collect();
+            let mut tell = |name: &str, value: &Value| {
+                sent.insert(format!("{name} {labels:?} {}", value.as_f64().unwrap()));
+            };
+            if metric["kind"] == "histogram" {
+                tell(&format!("{name}_count"), &point["count"]);
+                tell(&format!("{name}_sum"), &point["sum"]);
+            } else {
+                tell(name, &point["value"]);
+            }
+        }
+    }
+    let (_, body) = scrape.split_once("\r\n\r\n").unwrap();
+    let shown: BTreeSet<String> = body
+        .lines()
+        .filter(|line| !line.starts_with('#') && !line.is_empty() && !line.contains("_bucket{"))
+        .map(|line| {
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+            let labels = labels.trim_end_matches('}').split(',');
+            let labels: BTreeSet<&str> = labels.filter(|label| !label.is_empty()).collect();
+            format!("{name} {labels:?} {}", value.parse::<f64>().unwrap())
+        })
+        .collect();
+    let differ: Vec<_> = sent.symmetric_difference(&shown).collect();
+    assert!(differ.is_empty(), "{differ:?}");
 }

@@ -2,9 +2,11 @@
 one JSON object a line. The first line is the port. Ends with its standard input.
 
 With the argument `hang` it takes requests and never answers; with a number, it answers that status.
+With two more, a certificate and its key, it speaks TLS.
 """
 
 import json
+import ssl
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +14,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
     ExportLogsServiceRequest,
     ExportLogsServiceResponse,
+)
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
@@ -66,7 +72,39 @@ def logs(body):
                 }
 
 
+def metrics(body):
+    for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics:
+        for scope in resource.scope_metrics:
+            for metric in scope.metrics:
+                data = getattr(metric, metric.WhichOneof("data"))
+                yield {
+                    "metric": metric.name,
+                    "scope": scope.scope.name,
+                    "resource": attributes(resource.resource.attributes),
+                    "help": metric.description,
+                    "unit": metric.unit,
+                    "kind": metric.WhichOneof("data"),
+                    "cumulative": getattr(data, "aggregation_temporality", None) == 2,
+                    "monotonic": getattr(data, "is_monotonic", None),
+                    "points": [point(p) for p in data.data_points],
+                }
+
+
+def point(p):
+    told = {"attributes": attributes(p.attributes), "start": p.start_time_unix_nano > 0}
+    assert p.time_unix_nano >= p.start_time_unix_nano
+    if hasattr(p, "bucket_counts"):
+        assert len(p.bucket_counts) == len(p.explicit_bounds) + 1
+        assert sum(p.bucket_counts) == p.count
+        told |= {"count": p.count, "sum": p.sum, "buckets": list(p.bucket_counts)}
+        told["bounds"] = list(p.explicit_bounds)
+    else:
+        told["value"] = getattr(p, p.WhichOneof("value"))
+    return told
+
+
 SERVICES = {
+    "/v1/metrics": (metrics, ExportMetricsServiceResponse),
     "/v1/traces": (spans, ExportTraceServiceResponse),
     "/v1/logs": (logs, ExportLogsServiceResponse),
 }
@@ -98,6 +136,10 @@ class Receiver(BaseHTTPRequestHandler):
 
 
 server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+if len(sys.argv) > 2:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(sys.argv[2], sys.argv[3])
+    server.socket = context.wrap_socket(server.socket, server_side=True)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 print(server.server_port, flush=True)
 sys.stdin.read()
