@@ -114,7 +114,8 @@ pub(crate) struct SyncObject<'a> {
 }
 
 /// Every field of the stats by its name, in their order.
-struct Stats(SyncStats);
+#[derive(Default)]
+pub(crate) struct Stats(SyncStats);
 
 impl Serialize for Stats {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -91,6 +91,7 @@ mod rows;
 mod serve;
 mod signals;
 mod store;
+mod story;
 mod summary;
 mod sync;
 mod sync_detail;

@@ -1,19 +1,21 @@
 use std::time::Duration;
 
+use jiff::Timestamp;
 use parallax_core::{Escaped, RecordKind, SyncStats};
-use parallax_store::{Rows, Store};
+use parallax_store::{JournalName, Rows, Store};
 use serde::Serialize;
 
 use crate::args::SyncsArgs;
 use crate::console::Console;
 use crate::error::Failure;
 use crate::exit::Exit;
-use crate::json;
+use crate::json::{self, Stats};
 use crate::query::{Object, objects};
 use crate::rows::{Row, quoted, rows};
+use crate::story::{StepStory, Story};
 use crate::syncs::{Filter, select, to_the_second};
 use crate::table::Plain;
-use crate::text::{FAINT, paint, seconds};
+use crate::text::{FAINT, millis, paint, seconds};
 
 /// `parallax syncs ID`: shows a sync with its steps.
 pub(crate) async fn run(
@@ -38,6 +40,8 @@ pub(crate) struct Detail {
     sync: Rows,
     steps: Rows,
     changes: Rows,
+    /// What its journal tells, if that is still kept.
+    story: Story,
 }
 
 impl Detail {
@@ -55,17 +59,37 @@ impl Detail {
         };
         let steps = store.query(&of_sync(sync, STEPS)).await?;
         let changes = store.query(&of_sync(sync, CHANGES)).await?;
+        let column = |name| sync.text(name).unwrap_or_default().to_owned();
+        let name = JournalName {
+            connector_id: column("connector_id"),
+            account_id: column("account_id"),
+            sync_id: column("sync_id"),
+        };
+        let (story, _) = Story::read(store, &name).await?;
         Ok(Self {
             sync: found,
             steps,
             changes,
+            story,
         })
     }
 
     pub(crate) fn object(&self) -> impl Serialize {
         DetailObject {
             sync: objects(&self.sync).into_iter().next(),
-            steps: objects(&self.steps),
+            steps: rows(&self.steps)
+                .zip(objects(&self.steps))
+                .map(|(row, object)| {
+                    let step_id = row.text("step_id").unwrap_or_default();
+                    let told = self.story.step(step_id);
+                    StepObject {
+                        step: object,
+                        depends_on: told.map(|told| told.depends_on.as_slice()),
+                        attempts: told.map(|told| told.attempts),
+                        started_after_ms: told.and_then(|told| told.started_after_ms),
+                    }
+                })
+                .collect(),
             changes: objects(&self.changes),
         }
     }
@@ -128,8 +152,87 @@ async fn find(store: &Store, sync_id: &str, filter: &Filter<'_>) -> Result<Rows,
 struct DetailObject<'a> {
     #[serde(flatten)]
     sync: Option<Object<'a>>,
-    steps: Vec<Object<'a>>,
+    steps: Vec<StepObject<'a, Object<'a>>>,
     changes: Vec<Object<'a>>,
+}
+
+/// A step with what the journal tells; nothing where that is no longer kept.
+#[derive(Serialize)]
+struct StepObject<'a, S> {
+    #[serde(flatten)]
+    step: S,
+    depends_on: Option<&'a [String]>,
+    attempts: Option<u32>,
+    started_after_ms: Option<u64>,
+}
+
+/// Returns the same object for a sync that runs, from what its journal tells; nothing before it tells
+/// anything.
+pub(crate) fn running<'a>(
+    name: &'a JournalName,
+    story: &'a Story,
+    now: Timestamp,
+) -> Option<impl Serialize + 'a> {
+    let began = story.began()?;
+    let elapsed = Duration::try_from(now.duration_since(began)).unwrap_or_default();
+    let step = |told: &'a StepStory| {
+        let so_far = told.started_after_ms.unwrap_or(millis(elapsed));
+        StepObject {
+            step: RunningStep {
+                step_id: &told.step_id,
+                status: &told.status,
+                entities: told.entities,
+                relationships: told.relationships,
+                duration_ms: match told.duration_ms {
+                    Some(duration_ms) => duration_ms,
+                    None => millis(elapsed).saturating_sub(so_far),
+                },
+                reason: told.reason.as_deref(),
+            },
+            depends_on: Some(told.depends_on.as_slice()),
+            attempts: Some(told.attempts),
+            started_after_ms: told.started_after_ms,
+        }
+    };
+    Some(RunningObject {
+        connector_id: &name.connector_id,
+        account_id: &name.account_id,
+        sync_id: &name.sync_id,
+        connector_version: &story.connector_version,
+        outcome: "running",
+        started_at: format!("{began:.3}"),
+        duration_ms: millis(elapsed),
+        committed_at: None,
+        stats: Stats::default(),
+        steps: story.steps.iter().map(step).collect(),
+        changes: [],
+    })
+}
+
+#[derive(Serialize)]
+struct RunningObject<'a> {
+    connector_id: &'a str,
+    account_id: &'a str,
+    sync_id: &'a str,
+    connector_version: &'a str,
+    outcome: &'static str,
+    started_at: String,
+    duration_ms: u64,
+    committed_at: Option<String>,
+    #[serde(flatten)]
+    stats: Stats,
+    steps: Vec<StepObject<'a, RunningStep<'a>>>,
+    changes: [(); 0],
+}
+
+#[derive(Serialize)]
+struct RunningStep<'a> {
+    step_id: &'a str,
+    status: &'a str,
+    entities: u64,
+    relationships: u64,
+    duration_ms: u64,
+    reason: Option<&'a str>,
 }
 
 fn as_text(sync: Row<'_>, steps: &Rows, changes: &Rows, width: Option<u16>) -> String {

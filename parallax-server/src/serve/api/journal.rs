@@ -22,7 +22,7 @@ use super::request::{Live, Params, Place};
 use crate::serve::hub::{Behind, Follower, News};
 
 /// How many entries go out in one piece.
-const PIECE: usize = 256;
+pub(super) const PIECE: usize = 256;
 /// A stream in which nothing happens says so, for whatever is in between not to close it.
 const STILL_HERE: Duration = Duration::from_secs(15);
 /// How long the last entries of a sync that has ended may take to be stored.

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use parallax_core::SyncStats;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{
-    KnownFormat, Object, ObjectBuilder, Schema, SchemaFormat, SchemaType, ToArray, Type,
+    ArrayBuilder, KnownFormat, Object, ObjectBuilder, Schema, SchemaFormat, SchemaType, ToArray,
+    Type,
 };
 use utoipa::{PartialSchema, ToSchema};
 
@@ -16,10 +17,11 @@ enum Column {
     Count,
     Time,
     MaybeText,
+    MaybeCount,
     MaybeTime,
 }
 
-use Column::{Count, MaybeText, MaybeTime, Text, Time};
+use Column::{Count, MaybeCount, MaybeText, MaybeTime, Text, Time};
 
 impl Column {
     fn schema(self) -> Object {
@@ -27,13 +29,14 @@ impl Column {
             Text | Time => vec![Type::String],
             Count => vec![Type::Integer],
             MaybeText | MaybeTime => vec![Type::String, Type::Null],
+            MaybeCount => vec![Type::Integer, Type::Null],
         };
         let schema = ObjectBuilder::new().schema_type(SchemaType::from_iter(types));
         let schema = match self {
             Time | MaybeTime => {
                 schema.format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
             }
-            Count => schema.minimum(Some(0)),
+            Count | MaybeCount => schema.minimum(Some(0)),
             _ => schema,
         };
         schema.build()
@@ -84,6 +87,25 @@ const SYNC: &[(&str, Column)] = &[
     ("committed_at", Time),
 ];
 
+/// A step, with what only the journal tells: null where that is not known, or no longer kept.
+fn step() -> ObjectBuilder {
+    let ids = ArrayBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::Array, Type::Null]))
+        .items(Text.schema());
+    object(&[
+        ("step_id", Text),
+        ("status", Text),
+        ("entities", Count),
+        ("relationships", Count),
+        ("duration_ms", Count),
+        ("reason", MaybeText),
+        ("attempts", MaybeCount),
+        ("started_after_ms", MaybeCount),
+    ])
+    .property("depends_on", ids)
+    .required("depends_on")
+}
+
 row!(
     /// A sync with its counts: a row of `parallax_sync`.
     Sync,
@@ -93,14 +115,7 @@ row!(
 row!(
     /// What a step of a sync did.
     SyncStep,
-    object(&[
-        ("step_id", Text),
-        ("status", Text),
-        ("entities", Count),
-        ("relationships", Count),
-        ("duration_ms", Count),
-        ("reason", MaybeText),
-    ])
+    step()
 );
 
 row!(
@@ -165,7 +180,9 @@ pub(super) struct SyncDetail;
 
 impl PartialSchema for SyncDetail {
     fn schema() -> RefOr<Schema> {
+        // One that runs is not committed.
         let object = with_stats(object(SYNC))
+            .property("committed_at", MaybeTime.schema())
             .property("steps", SyncStep::schema().to_array())
             .required("steps")
             .property("changes", SyncChanges::schema().to_array())

@@ -1,15 +1,21 @@
 use axum::http::StatusCode;
+use jiff::Timestamp;
 use parallax_scheduler::Activity;
+use parallax_store::StoreError;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
+use super::Daemon;
 use super::answer::{Json, Page};
+use super::journal::PIECE;
 use super::problem::Problem;
 use super::request::{self, Live, Params, Place};
 use super::schema::{Sync, SyncDetail};
+use crate::error::Failure;
 use crate::json::SyncObject;
 use crate::rows::quoted;
-use crate::sync_detail::Detail;
+use crate::story::Story;
+use crate::sync_detail::{self, Detail};
 use crate::syncs::{Filter, ORDER, select};
 
 /// Which syncs are listed.
@@ -68,6 +74,9 @@ pub(super) struct SourceParams {
 }
 
 /// Shows a sync with its steps, and what it changed by type.
+///
+/// One that runs has the outcome `running`, steps that may be `waiting`, `running` or `retrying`, and no
+/// counts yet.
 #[utoipa::path(get, path = "/api/v1/syncs/{sync_id}", tag = "syncs",
     params(("sync_id" = String, Path, description = "Its id, or how that begins"), SourceParams),
     responses((status = OK, body = SyncDetail), (status = "default", body = Problem, content_type = "application/problem+json")))]
@@ -81,8 +90,42 @@ pub(super) async fn sync(
         account_id: params.account_id.as_deref(),
         outcome: None,
     };
-    let detail = Detail::find(&daemon.store, &sync_id, &filter).await?;
-    Ok(Json::of(&detail.object()))
+    match Detail::find(&daemon.store, &sync_id, &filter).await {
+        Ok(detail) => Ok(Json::of(&detail.object())),
+        Err(failure @ Failure::NoSuchSync { .. }) => {
+            let found = running(&daemon, &sync_id, &filter).await?;
+            Ok(found.ok_or(failure)?)
+        }
+        Err(failure) => Err(failure.into()),
+    }
+}
+
+/// Shows the one sync of this id that runs, if there is one.
+async fn running(
+    daemon: &Daemon,
+    sync_id: &str,
+    filter: &Filter<'_>,
+) -> Result<Option<Json>, StoreError> {
+    let is = |wanted: Option<&str>, is: &str| wanted.is_none_or(|wanted| wanted == is);
+    let mut names = daemon.hub.running(sync_id);
+    names.retain(|name| {
+        is(filter.connector_id, &name.connector_id) && is(filter.account_id, &name.account_id)
+    });
+    let [name] = names.as_slice() else {
+        return Ok(None);
+    };
+    let (mut story, mut next) = Story::read(&daemon.store, name).await?;
+    // What is not stored yet.
+    loop {
+        let entries = daemon.hub.entries(name, next, PIECE);
+        let Some((last, _)) = entries.last() else {
+            break;
+        };
+        next = last + 1;
+        entries.iter().for_each(|(_, line)| story.note(line));
+    }
+    let object = sync_detail::running(name, &story, Timestamp::now());
+    Ok(object.map(|object| Json::of(&object)))
 }
 
 /// Shows what a sync came to, as `parallax sync --json` prints it, once it has ended.

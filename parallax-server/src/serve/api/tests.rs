@@ -430,7 +430,11 @@ async fn what_is_asked_for_is_done_once_and_told() {
     assert!(problem["detail"].as_str().unwrap().contains(&sync_id));
     let (_, source) = get(&router, "/api/v1/sources/team/acme").await;
     assert_eq!(source["running_sync_id"], Value::String(sync_id.clone()));
-    while get(&router, &format!("/api/v1/syncs/{sync_id}")).await.0 == 404 {
+    let path = format!("/api/v1/syncs/{sync_id}");
+    while get(&router, &path).await.0 == 404 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    while get(&router, &path).await.1["outcome"] == "running" {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 
@@ -684,4 +688,45 @@ async fn there_are_only_so_many_streams() {
     );
     clients.pop();
     Client::connect(&router, "/api/v1/events", None).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn sync_is_shown_while_it_runs_and_after() {
+    let (router, _daemon) = served().await;
+    let (_, accepted) = ask(&router, Method::POST, "sources/team/acme/syncs").await;
+    let path = format!("/api/v1/syncs/{}", accepted["sync_id"].as_str().unwrap());
+    let (_, document) = get(&router, "/api/v1/openapi.json").await;
+    let schema =
+        "/paths/~1api~1v1~1syncs~1{sync_id}/get/responses/200/content/application~1json/schema";
+    let schema = document.pointer(schema).unwrap();
+    let of = async |wanted: fn(&Value) -> bool| {
+        loop {
+            let (status, sync) = get(&router, &path).await;
+            if status == 200 && wanted(&sync) {
+                let found = differences(&document, schema, &sync, "");
+                assert!(found.is_empty(), "{found:#?}");
+                let step = |step: &Value| {
+                    let after = step["started_after_ms"].is_number();
+                    let fields = ["step_id", "status", "attempts", "depends_on"];
+                    let fields = fields.map(|field| step[field].to_string());
+                    format!("{}, begun: {after}", fields.join(" "))
+                };
+                let steps: Vec<_> = sync["steps"].as_array().unwrap().iter().map(step).collect();
+                let committed = sync["committed_at"].is_string();
+                let outcome = &sync["outcome"];
+                return format!("{outcome}, committed: {committed}\n{}", steps.join("\n"));
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    insta::assert_snapshot!(of(|sync| sync["steps"][1]["status"] == "running").await, @r#"
+    "running", committed: false
+    "users" "completed" 1 [], begun: true
+    "roles" "running" 1 ["users"], begun: true
+    "#);
+    insta::assert_snapshot!(of(|sync| sync["outcome"] != "running").await, @r#"
+    "committed", committed: true
+    "users" "completed" 1 [], begun: true
+    "roles" "completed" 1 ["users"], begun: true
+    "#);
 }

@@ -27,7 +27,7 @@ export function syncView(app, [sync_id], parameters) {
   const { connector_id, account_id } = parameters;
   const { live } = app;
   const named = () => ({ connector_id, account_id, sync_id });
-  const detail = new Loaded(app, (signal) => get(['syncs', sync_id], { connector_id, account_id }, { signal }).catch(missing));
+  const detail = new Loaded(app, (signal) => get(['syncs', sync_id], { connector_id, account_id }, { signal }).then(over, missing));
   const journal = new Loaded(app, () => live.load(named()).then((run) => ({ run })).catch(missing));
   let lines = LINES;
   const known = () => live.find(named()) ?? journal.value?.run;
@@ -64,7 +64,12 @@ export function syncView(app, [sync_id], parameters) {
   };
 }
 
-/** A sync that runs is not in the list of syncs, and an old one has no journal: that is no error. */
+/** Of a sync that runs, the journal tells more. */
+function over(sync) {
+  return sync.outcome === 'running' ? {} : sync;
+}
+
+/** A sync that has not begun is not known, and an old one has no journal: that is no error. */
 function missing(error) {
   if (error.status === 404) return {};
   throw error;
