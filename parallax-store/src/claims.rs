@@ -47,6 +47,17 @@ impl ClaimSets {
         union
     }
 
+    /// Takes in the sets of others. Returns the number of each, by the number it has there.
+    pub(crate) fn take(&mut self, others: &Self) -> Vec<SetNo> {
+        let claims = others.claims.iter();
+        let claims: Vec<u32> = claims.map(|claim| self.claim(claim.clone())).collect();
+        let sets = others.sets.iter().map(|set| {
+            let set = set.iter().filter_map(|no| claims.get(*no as usize));
+            self.set(set.copied().collect())
+        });
+        sets.collect()
+    }
+
     /// Reads a set from its canonical text; `None` if it is none.
     pub(crate) fn parse(&mut self, text: &str) -> Option<SetNo> {
         let Ok(Json::Array(claims)) = serde_json::from_str(text) else {

@@ -68,9 +68,9 @@ pub(crate) struct Candidate {
 /// What a source has stored of a kind.
 pub(crate) struct Stock<'a, E> {
     /// Its sums, if the store keeps them.
-    pub(crate) sums: Option<Sums>,
+    pub(crate) sums: Option<&'a Sums>,
     /// The ids of the records that are held: they are in no sum.
-    pub(crate) held: Vec<u128>,
+    pub(crate) held: &'a [u128],
     /// Reads the records of a range of ids, in the order of ids.
     pub(crate) read: Read<'a, E>,
 }
@@ -78,8 +78,8 @@ pub(crate) struct Stock<'a, E> {
 type Read<'a, E> = &'a mut dyn FnMut(RangeInclusive<u128>, &mut dyn FnMut(Stored)) -> Result<(), E>;
 
 impl Delta {
-    /// Compares what was emitted with what is stored. Buckets of equal sums are not read; those
-    /// that differ are settled.
+    /// Compares what was emitted with what is stored, in some buckets. Those of equal sums are not
+    /// read; those that differ are settled.
     ///
     /// # Errors
     ///
@@ -87,6 +87,7 @@ impl Delta {
     pub(crate) fn compare<E>(
         emissions: &Emissions,
         stock: Stock<'_, E>,
+        part: Range<usize>,
         report: &SyncReport,
         sets: &mut ClaimSets,
         seed: u64,
@@ -100,18 +101,22 @@ impl Delta {
             sets,
             seed,
         };
-        comparison.delta.counts.duplicates = emissions.duplicates;
-        comparison.delta.counts.rejected = emissions.rejected;
-        for (claims, name, count) in emissions.unsettled() {
-            comparison.equal(claims, name, count);
+        // What is told of no bucket belongs to the first.
+        if part.start == 0 {
+            comparison.delta.counts.duplicates = emissions.duplicates;
+            comparison.delta.counts.rejected = emissions.rejected;
+            for (claims, name, count) in emissions.unsettled() {
+                comparison.equal(claims, name, count);
+            }
         }
-        for (buckets, differ) in ranges(&emissions.differ(stock.sums.as_ref(), &stock.held)) {
+        let differ = emissions.differ(stock.sums, stock.held);
+        for (buckets, differ) in ranges(&differ, part) {
             let (mut place, emitted) = emissions.of_buckets(buckets.clone());
             if !differ {
                 for record in emitted {
                     comparison.equal(record.claims, record.name, 1);
                 }
-                if let (Some(sums), Some(stored)) = (&mut comparison.delta.sums, &stock.sums) {
+                if let (Some(sums), Some(stored)) = (&mut comparison.delta.sums, stock.sums) {
                     sums.take(stored, buckets);
                 }
                 continue;
@@ -149,6 +154,42 @@ impl Delta {
         Ok(comparison.delta)
     }
 
+    /// Adds the delta of the buckets that follow.
+    pub(crate) fn append(&mut self, mut next: Self) {
+        self.creates.append(&mut next.creates);
+        self.updates.append(&mut next.updates);
+        self.reclaims.append(&mut next.reclaims);
+        self.releases.append(&mut next.releases);
+        self.deletes.append(&mut next.deletes);
+        add(&mut self.counts, next.counts);
+        let names = next.by_emitted_name.len();
+        if self.by_emitted_name.len() < names {
+            self.by_emitted_name.resize(names, Counts::default());
+        }
+        for (counts, more) in self.by_emitted_name.iter_mut().zip(next.by_emitted_name) {
+            add(counts, more);
+        }
+        for (name, more) in next.by_stored_name {
+            add(self.by_stored_name.entry(name).or_default(), more);
+        }
+        self.live_before += next.live_before;
+        self.lasting_before += next.lasting_before;
+        if let (Some(sums), Some(more)) = (&mut self.sums, &next.sums) {
+            sums.add_all(more);
+        }
+    }
+
+    /// Names sets of claims by other numbers: of each, what stands at its place.
+    pub(crate) fn renumber(&mut self, numbers: &[SetNo]) {
+        let updates = self.updates.iter_mut().map(|update| &mut update.claims);
+        let reclaims = self.reclaims.iter_mut().map(|(_, claims)| claims);
+        for claims in updates.chain(reclaims) {
+            if let Some(number) = numbers.get(*claims as usize) {
+                *claims = *number;
+            }
+        }
+    }
+
     /// Holds the deletes of records that do not come and go.
     pub(crate) fn hold(&mut self) {
         let (deletes, holds) = self.deletes.iter().partition(|delete| delete.ephemeral);
@@ -174,10 +215,23 @@ impl Delta {
     }
 }
 
-/// Divides the buckets into ranges that have to be compared and ranges that need not.
-fn ranges(differ: &[bool]) -> Vec<(Range<usize>, bool)> {
+/// Adds counts to others.
+pub(crate) fn add(counts: &mut Counts, more: Counts) {
+    counts.created += more.created;
+    counts.updated += more.updated;
+    counts.unchanged += more.unchanged;
+    counts.deleted += more.deleted;
+    counts.kept += more.kept;
+    counts.held += more.held;
+    counts.rejected += more.rejected;
+    counts.duplicates += more.duplicates;
+}
+
+/// Divides some buckets into ranges that have to be compared and ranges that need not.
+fn ranges(differ: &[bool], part: Range<usize>) -> Vec<(Range<usize>, bool)> {
     let mut ranges: Vec<(Range<usize>, bool)> = Vec::new();
-    for (bucket, &differs) in differ.iter().enumerate() {
+    let differ = differ.iter().enumerate().skip(part.start);
+    for (bucket, &differs) in differ.take(part.len()) {
         match ranges.last_mut() {
             Some((range, last)) if *last == differs => range.end = bucket + 1,
             _ => ranges.push((bucket..bucket + 1, differs)),
@@ -307,6 +361,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::digest::BUCKETS;
     use crate::emissions::tests::gathered;
 
     const SEED: u64 = 7;
@@ -317,11 +372,13 @@ mod tests {
     /// A delta, and the ids of what it creates.
     type Compared = (Delta, Vec<u128>);
 
-    /// Compares, and returns the delta with the ids of what is created, and how many rows were read.
+    /// Compares in parts that end with these buckets. Returns the delta with the ids of what is
+    /// created, and how many rows were read.
     fn compare(
         emitted: &[(u128, u128)],
         rows: &Rows,
         sums: Option<Sums>,
+        parts: &[usize],
         report: &SyncReport,
     ) -> (Compared, usize) {
         let mut sets = ClaimSets::default();
@@ -347,12 +404,20 @@ mod tests {
         let held = rows.iter().filter(|(_, row)| row.1.is_some());
         let held: Vec<u128> = held.map(|(id, _)| *id).collect();
         emissions.settle(&emissions.differ(sums.as_ref(), &held), &mut sets, SEED);
-        let stock = Stock {
-            sums,
-            held,
-            read: &mut read,
+        // In parts, which are one delta again.
+        let mut compare = |buckets| {
+            let stock = Stock {
+                sums: sums.as_ref(),
+                held: &held,
+                read: &mut read,
+            };
+            let Ok(delta) = Delta::compare(&emissions, stock, buckets, report, &mut sets, SEED);
+            delta
         };
-        let Ok(delta) = Delta::compare(&emissions, stock, report, &mut sets, SEED);
+        let mut delta = compare(0..parts[0]);
+        for part in parts.windows(2) {
+            delta.append(compare(part[0]..part[1]));
+        }
         let creates = emissions.at(&delta.creates).map(|record| record.id);
         let creates = creates.collect();
         ((delta, creates), reads)
@@ -392,7 +457,7 @@ mod tests {
                 SyncReport::new(vec![step])
             };
             // Sums as the commit before left them.
-            let (before, _) = compare(&emitted, &rows, None, &complete);
+            let (before, _) = compare(&emitted, &rows, None, &[BUCKETS], &complete);
             let mut sums = before.0.sums.clone().unwrap();
             let mut now = emitted.clone();
             for (place, what) in changed {
@@ -417,8 +482,8 @@ mod tests {
                 }
             }
             let report = if step_failed { SyncReport::default() } else { complete };
-            let (with, few) = compare(&now, &rows, Some(sums), &report);
-            let (without, all) = compare(&now, &rows, None, &report);
+            let (with, few) = compare(&now, &rows, Some(sums), &[1000, BUCKETS / 2, BUCKETS], &report);
+            let (without, all) = compare(&now, &rows, None, &[BUCKETS], &report);
             prop_assert_eq!(said(&with), said(&without));
             prop_assert_eq!(&with.0.sums, &without.0.sums);
             prop_assert_eq!(all, 20_000);
@@ -434,14 +499,20 @@ mod tests {
             .map(|(id, hash)| (*id, (*hash, None)))
             .collect();
         let report = SyncReport::default();
-        let (first, all) = compare(&emitted, &rows, None, &report);
-        let (second, none) = compare(&emitted, &rows, first.0.sums.clone(), &report);
+        let (first, all) = compare(&emitted, &rows, None, &[BUCKETS / 2, BUCKETS], &report);
+        let (second, none) = compare(&emitted, &rows, first.0.sums.clone(), &[BUCKETS], &report);
         assert_eq!((all, none), (20_000, 0));
         assert_eq!(said(&first), said(&second));
 
         let mut one_changed = emitted.clone();
         one_changed[77].1 ^= 2;
-        let (third, few) = compare(&one_changed, &rows, first.0.sums.clone(), &report);
+        let (third, few) = compare(
+            &one_changed,
+            &rows,
+            first.0.sums.clone(),
+            &[BUCKETS],
+            &report,
+        );
         assert_eq!(
             (third.0.counts.updated, third.0.counts.unchanged),
             (1, 19_999)

@@ -10,18 +10,19 @@ use crate::result::CommitResult;
 use crate::session::Options;
 use crate::sqlite::decide::{Decided, Decision, find_source};
 use crate::sqlite::journal;
-use crate::sqlite::open::Opened;
+use crate::sqlite::open::{Location, Opened};
 use crate::sqlite::write::Writer;
 
 /// Decides what findings mean, on a snapshot, and writes nothing.
 pub(super) fn decide(
     connection: &mut Connection,
+    location: &Location,
     findings: &mut Findings,
     options: &Options,
     seed: u64,
 ) -> Result<Decided, CommitError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
-    Decision::make(&transaction, findings, options, seed)
+    Decision::make(&transaction, Some(location), findings, options, seed)
 }
 
 /// Writes a decision; `None` if the source has changed since it was made.
@@ -51,7 +52,7 @@ pub(super) fn decide_and_write(
     let mut replayed = None;
     let written = with_journal(findings, |findings, chunks| {
         opened.write(u64::MAX, |transaction| {
-            match Decision::make(transaction, findings, options, seed)? {
+            match Decision::make(transaction, None, findings, options, seed)? {
                 Decided::Replay(result) => {
                     replayed = Some(*result);
                     Ok(None)

@@ -1,13 +1,12 @@
 use std::collections::{BTreeMap, HashMap};
-use std::ops::RangeInclusive;
 use std::sync::{LazyLock, OnceLock};
 
 use parallax_core::{ConnectorOutput, Counts, RecordKind, SyncStats};
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::claims::{ClaimSets, Judge, SetNo};
-use crate::delta::{Delta, Stock, Stored};
-use crate::digest::{LARGE, Sums};
+use crate::delta::{Delta, add};
+use crate::digest::LARGE;
 use crate::error::{CommitError, StoreError};
 use crate::findings::Findings;
 use crate::guard::{Alarm, shape};
@@ -15,6 +14,8 @@ use crate::result::{CommitResult, Outcome, TypeCounts};
 use crate::session::Options;
 use crate::sqlite::alarm::find_alarm;
 use crate::sqlite::changes::list_changes;
+use crate::sqlite::compare::{Comparing, Known};
+use crate::sqlite::open::Location;
 use crate::sqlite::row::kind_no;
 
 /// What findings mean for the store.
@@ -79,22 +80,24 @@ impl Decision {
         self.source.as_ref().map(|source| source.generation)
     }
 
+    /// Decides what findings mean for the store as a transaction sees it. Where it can be read
+    /// beside that, at `location`, much is read on two connections.
     pub(super) fn make(
         transaction: &Transaction<'_>,
+        location: Option<&Location>,
         findings: &mut Findings,
         options: &Options,
         seed: u64,
     ) -> Result<Decided, CommitError> {
         let source = find_source(transaction, &findings.output)?;
         let source_id = source.as_ref().map_or(-1, |source| source.source_id);
-        let [entities, relationships] = RecordKind::ALL.map(|kind| Table {
-            transaction,
-            source_id,
-            kind,
-        });
-        let sums = [entities.sums()?, relationships.sums()?];
-        let held = [entities.held()?, relationships.held()?];
-        findings.settle(&sums, &held);
+        let live = |kind| {
+            source
+                .as_ref()
+                .map_or(0, |source: &Source| source.live(kind))
+        };
+        let known = Known::read(transaction, source_id, RecordKind::ALL.map(live))?;
+        findings.settle(&known.sums, &known.held);
 
         let output = &findings.output;
         let report = output.report();
@@ -107,27 +110,13 @@ impl Decision {
         }
         let mut sets = findings.sets.clone();
         let sets_by_row = load_claim_sets(transaction, source_id, &mut sets)?;
-        let [entity_sums, relationship_sums] = sums;
-        let [entities_held, relationships_held] = held;
-        let mut compare = |stored: &Table<'_>, sums, held| {
-            let mut read = |ids: RangeInclusive<u128>, each: &mut dyn FnMut(Stored)| {
-                stored.read(&ids, &sets_by_row, each)
-            };
-            let stock = Stock {
-                sums,
-                held,
-                read: &mut read,
-            };
-            Delta::compare(
-                findings.of_kind(stored.kind),
-                stock,
-                report,
-                &mut sets,
-                seed,
-            )
+        let comparing = Comparing {
+            findings,
+            known: &known,
+            sets: &sets_by_row,
+            seed,
         };
-        let mut entities = compare(&entities, entity_sums, entities_held)?;
-        let mut relationships = compare(&relationships, relationship_sums, relationships_held)?;
+        let [mut entities, mut relationships] = comparing.all(transaction, location, &mut sets)?;
 
         let now = shape(&output.run().connector_version, report);
         let settled = source.as_ref().and_then(|source| source.shape);
@@ -348,86 +337,7 @@ pub(super) fn process(transaction: &Transaction<'_>) -> Result<[u8; 16], StoreEr
     Ok(*PROCESS.get_or_init(|| name))
 }
 
-/// The stored records of one kind of one source.
-struct Table<'a> {
-    transaction: &'a Transaction<'a>,
-    source_id: i64,
-    kind: RecordKind,
-}
-
-impl Table<'_> {
-    fn sums(&self) -> Result<Option<Sums>, StoreError> {
-        let sql = "SELECT sums FROM px_digest WHERE source_id = ?1 AND kind = ?2";
-        let sums = self
-            .transaction
-            .prepare_cached(sql)?
-            .query_row([self.source_id, kind_no(self.kind)], |row| {
-                Ok(Sums::from_bytes(row.get_ref(0)?.as_blob()?))
-            })
-            .optional()?;
-        match sums {
-            Some(None) => Err(StoreError::Corrupt {
-                details: format!("the digests of {} of a source", self.kind.plural()),
-            }),
-            sums => Ok(sums.flatten()),
-        }
-    }
-
-    fn held(&self) -> Result<Vec<u128>, StoreError> {
-        let mut statement = self.transaction.prepare_cached(match self.kind {
-            RecordKind::Entity => {
-                "SELECT id FROM px_entity WHERE source_id = ?1 AND held IS NOT NULL"
-            }
-            RecordKind::Relationship => {
-                "SELECT id FROM px_relationship WHERE source_id = ?1 AND held IS NOT NULL"
-            }
-        })?;
-        let ids =
-            statement.query_map([self.source_id], |row| row.get(0).map(u128::from_be_bytes))?;
-        Ok(ids.collect::<Result<_, _>>()?)
-    }
-
-    fn read(
-        &self,
-        ids: &RangeInclusive<u128>,
-        sets: &HashMap<i64, SetNo>,
-        each: &mut dyn FnMut(Stored),
-    ) -> Result<(), StoreError> {
-        // All of it from the comparing index: the table itself is not touched.
-        let mut statement = self.transaction.prepare_cached(match self.kind {
-            RecordKind::Entity => {
-                "SELECT n, id, hash, claims, held, type FROM px_entity
-                 WHERE source_id = ?1 AND id BETWEEN ?2 AND ?3 ORDER BY id"
-            }
-            RecordKind::Relationship => {
-                "SELECT n, id, hash, claims, held, verb FROM px_relationship
-                 WHERE source_id = ?1 AND id BETWEEN ?2 AND ?3 ORDER BY id"
-            }
-        })?;
-        let mut rows = statement.query(params![
-            self.source_id,
-            ids.start().to_be_bytes(),
-            ids.end().to_be_bytes(),
-        ])?;
-        while let Some(row) = rows.next()? {
-            let claims: i64 = row.get(3)?;
-            let kind = self.kind;
-            each(Stored {
-                row: row.get(0)?,
-                id: u128::from_be_bytes(row.get(1)?),
-                hash: u128::from_be_bytes(row.get(2)?),
-                claims: *sets.get(&claims).ok_or_else(|| StoreError::Corrupt {
-                    details: format!("a {kind} names claims {claims}, which are not there"),
-                })?,
-                held: row.get(4)?,
-                name: row.get(5)?,
-            });
-        }
-        Ok(())
-    }
-}
-
-fn load_claim_sets(
+pub(super) fn load_claim_sets(
     transaction: &Transaction<'_>,
     source_id: i64,
     sets: &mut ClaimSets,
@@ -455,22 +365,14 @@ pub(super) fn types(
     let mut types = BTreeMap::new();
     for (kind, delta) in RecordKind::ALL.into_iter().zip(deltas) {
         let names = &findings.of_kind(kind).names;
-        let mut add = |name: String, counts: Counts| {
-            let sum: &mut Counts = types.entry((kind, name)).or_default();
-            sum.created += counts.created;
-            sum.updated += counts.updated;
-            sum.unchanged += counts.unchanged;
-            sum.deleted += counts.deleted;
-            sum.kept += counts.kept;
-            sum.held += counts.held;
-        };
         for (name, counts) in names.iter().zip(&delta.by_emitted_name) {
             if *counts != Counts::default() {
-                add(name.clone(), *counts);
+                add(types.entry((kind, name.clone())).or_default(), *counts);
             }
         }
         for (name_id, counts) in &delta.by_stored_name {
-            add(name_of(transaction, *name_id)?, *counts);
+            let name = name_of(transaction, *name_id)?;
+            add(types.entry((kind, name)).or_default(), *counts);
         }
     }
     Ok(types)

@@ -7,6 +7,7 @@ mod bulk;
 mod changes;
 mod changeset;
 mod commit;
+mod compare;
 mod decide;
 mod delete;
 mod error;
@@ -194,8 +195,9 @@ impl Files {
         seed: u64,
     ) -> Result<CommitResult, CommitError> {
         for _ in 0..SNAPSHOTS {
-            let decided =
-                self.read(|connection| commit::decide(connection, findings, options, seed))??;
+            let decided = self.read(|connection| {
+                commit::decide(connection, &self.location, findings, options, seed)
+            })??;
             let decision = match decided {
                 Meant::Replay(result) => return Ok(*result),
                 Meant::Commit(decision) => decision,
@@ -265,7 +267,9 @@ impl Engine for Sqlite {
             let seed = self.seed;
             let decided = self.run(move |files| {
                 let mut findings = Findings::new(output, collected);
-                files.read(|connection| commit::decide(connection, &mut findings, &options, seed))
+                files.read(|connection| {
+                    commit::decide(connection, &files.location, &mut findings, &options, seed)
+                })
             });
             match decided.await?? {
                 Meant::Replay(result) => Ok(*result),

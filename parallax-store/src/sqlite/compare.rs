@@ -1,0 +1,302 @@
+use std::collections::HashMap;
+use std::ops::{Range, RangeInclusive};
+use std::thread;
+
+use parallax_core::RecordKind;
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+
+use crate::claims::{ClaimSets, SetNo};
+use crate::delta::{Delta, Stock, Stored};
+use crate::digest::{BUCKETS, LARGE, Sums};
+use crate::error::StoreError;
+use crate::findings::Findings;
+use crate::sqlite::open::{Location, epoch};
+use crate::sqlite::row::kind_no;
+
+/// What the store knows of a source's records without reading them, by kind.
+pub(super) struct Known {
+    pub(super) source_id: i64,
+    pub(super) live: [u64; 2],
+    pub(super) sums: [Option<Sums>; 2],
+    /// The ids of those that are held.
+    pub(super) held: [Vec<u128>; 2],
+}
+
+impl Known {
+    pub(super) fn read(
+        connection: &Connection,
+        source_id: i64,
+        live: [u64; 2],
+    ) -> Result<Self, StoreError> {
+        let [entities, relationships] = RecordKind::ALL;
+        Ok(Self {
+            source_id,
+            live,
+            sums: [
+                sums(connection, source_id, entities)?,
+                sums(connection, source_id, relationships)?,
+            ],
+            held: [
+                held(connection, source_id, entities)?,
+                held(connection, source_id, relationships)?,
+            ],
+        })
+    }
+}
+
+/// Compares findings with what is stored.
+pub(super) struct Comparing<'a> {
+    pub(super) findings: &'a Findings,
+    pub(super) known: &'a Known,
+    /// The stored claim sets by their rows.
+    pub(super) sets: &'a HashMap<i64, SetNo>,
+    pub(super) seed: u64,
+}
+
+impl Comparing<'_> {
+    /// Compares all of it: much of it in two halves at the same time, where a second connection can
+    /// be opened at `location`.
+    pub(super) fn all(
+        &self,
+        transaction: &Transaction<'_>,
+        location: Option<&Location>,
+        sets: &mut ClaimSets,
+    ) -> Result<[Delta; 2], StoreError> {
+        let location = location.filter(|_| self.reads() > LARGE);
+        let beside = location.map(Location::open_reader).transpose()?.flatten();
+        let Some(mut beside) = beside else {
+            return self.part(transaction, 0..BUCKETS, sets);
+        };
+        let at = epoch(transaction)?;
+        let mut other_sets = sets.clone();
+        let (lower, upper) = thread::scope(|scope| {
+            let upper = scope.spawn(|| {
+                let transaction = beside.transaction()?;
+                // Two snapshots are of one moment if nothing was committed between them.
+                if epoch(&transaction)? != at {
+                    return Ok(None);
+                }
+                self.part(&transaction, BUCKETS / 2..BUCKETS, &mut other_sets)
+                    .map(Some)
+            });
+            let lower = self.part(transaction, 0..BUCKETS / 2, sets);
+            match upper.join() {
+                Ok(upper) => (lower, upper),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        });
+        let mut deltas = lower?;
+        let upper = match upper? {
+            Some(mut upper) => {
+                let numbers = sets.take(&other_sets);
+                for delta in &mut upper {
+                    delta.renumber(&numbers);
+                }
+                upper
+            }
+            None => self.part(transaction, BUCKETS / 2..BUCKETS, sets)?,
+        };
+        for (delta, upper) in deltas.iter_mut().zip(upper) {
+            delta.append(upper);
+        }
+        Ok(deltas)
+    }
+
+    /// Estimates how many rows are to be read.
+    fn reads(&self) -> u64 {
+        let known = self
+            .known
+            .live
+            .iter()
+            .zip(&self.known.sums)
+            .zip(&self.known.held);
+        let reads = RecordKind::ALL.into_iter().zip(known);
+        let reads = reads.map(|(kind, ((live, sums), held))| {
+            let differ = self.findings.of_kind(kind).differ(sums.as_ref(), held);
+            let differ = differ.iter().filter(|differs| **differs).count();
+            live * differ as u64 / BUCKETS as u64
+        });
+        reads.sum()
+    }
+
+    fn part(
+        &self,
+        connection: &Connection,
+        buckets: Range<usize>,
+        sets: &mut ClaimSets,
+    ) -> Result<[Delta; 2], StoreError> {
+        let mut compare = |kind, sums: &Option<Sums>, held: &[u128]| {
+            let mut read = |ids: RangeInclusive<u128>, each: &mut dyn FnMut(Stored)| {
+                self.read(connection, kind, &ids, each)
+            };
+            let stock = Stock {
+                sums: sums.as_ref(),
+                held,
+                read: &mut read,
+            };
+            let (emissions, report) = (self.findings.of_kind(kind), self.findings.output.report());
+            Delta::compare(emissions, stock, buckets.clone(), report, sets, self.seed)
+        };
+        let [entities, relationships] = RecordKind::ALL;
+        let [entity_sums, relationship_sums] = &self.known.sums;
+        let [entities_held, relationships_held] = &self.known.held;
+        Ok([
+            compare(entities, entity_sums, entities_held)?,
+            compare(relationships, relationship_sums, relationships_held)?,
+        ])
+    }
+
+    /// Reads records in the order of ids, as far as a comparison needs them.
+    fn read(
+        &self,
+        connection: &Connection,
+        kind: RecordKind,
+        ids: &RangeInclusive<u128>,
+        each: &mut dyn FnMut(Stored),
+    ) -> Result<(), StoreError> {
+        // All of it from the comparing index: the table itself is not touched.
+        let mut statement = connection.prepare_cached(match kind {
+            RecordKind::Entity => {
+                "SELECT n, id, hash, claims, held, type FROM px_entity
+                 WHERE source_id = ?1 AND id BETWEEN ?2 AND ?3 ORDER BY id"
+            }
+            RecordKind::Relationship => {
+                "SELECT n, id, hash, claims, held, verb FROM px_relationship
+                 WHERE source_id = ?1 AND id BETWEEN ?2 AND ?3 ORDER BY id"
+            }
+        })?;
+        let mut rows = statement.query(params![
+            self.known.source_id,
+            ids.start().to_be_bytes(),
+            ids.end().to_be_bytes(),
+        ])?;
+        // Most follow one of the same claims.
+        let mut last = None;
+        while let Some(row) = rows.next()? {
+            let claims: i64 = row.get(3)?;
+            let set = match last {
+                Some((row, set)) if row == claims => set,
+                _ => *self.sets.get(&claims).ok_or_else(|| StoreError::Corrupt {
+                    details: format!("a {kind} names claims {claims}, which are not there"),
+                })?,
+            };
+            last = Some((claims, set));
+            each(Stored {
+                row: row.get(0)?,
+                id: u128::from_be_bytes(row.get(1)?),
+                hash: u128::from_be_bytes(row.get(2)?),
+                claims: set,
+                held: row.get(4)?,
+                name: row.get(5)?,
+            });
+        }
+        Ok(())
+    }
+}
+
+fn sums(
+    connection: &Connection,
+    source_id: i64,
+    kind: RecordKind,
+) -> Result<Option<Sums>, StoreError> {
+    let sql = "SELECT sums FROM px_digest WHERE source_id = ?1 AND kind = ?2";
+    let sums = connection
+        .prepare_cached(sql)?
+        .query_row([source_id, kind_no(kind)], |row| {
+            Ok(Sums::from_bytes(row.get_ref(0)?.as_blob()?))
+        })
+        .optional()?;
+    match sums {
+        Some(None) => Err(StoreError::Corrupt {
+            details: format!("the digests of {} of a source", kind.plural()),
+        }),
+        sums => Ok(sums.flatten()),
+    }
+}
+
+fn held(
+    connection: &Connection,
+    source_id: i64,
+    kind: RecordKind,
+) -> Result<Vec<u128>, StoreError> {
+    let mut statement = connection.prepare_cached(match kind {
+        RecordKind::Entity => "SELECT id FROM px_entity WHERE source_id = ?1 AND held IS NOT NULL",
+        RecordKind::Relationship => {
+            "SELECT id FROM px_relationship WHERE source_id = ?1 AND held IS NOT NULL"
+        }
+    })?;
+    let ids = statement.query_map([source_id], |row| row.get(0).map(u128::from_be_bytes))?;
+    Ok(ids.collect::<Result<_, _>>()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::SystemTime;
+
+    use parallax_core::{
+        BatchBuilder, ConnectorOutput, Run, StepReport, StepStatus, SyncReport, entity,
+    };
+
+    use super::*;
+    use crate::findings::Collected;
+    use crate::session::Options;
+    use crate::sqlite::commit::decide_and_write;
+    use crate::sqlite::decide::load_claim_sets;
+
+    /// What a run found: a hundred hosts, all with a revision.
+    fn findings(number: u64, revision: u64) -> Findings {
+        let mut batch = BatchBuilder::new("acme".into());
+        for host in 0..100 {
+            let host = entity("host", host).property("revision", revision);
+            batch.push(&mut host.into(), None).unwrap();
+        }
+        let mut step = StepReport::new("hosts", "");
+        step.status = StepStatus::Completed;
+        step.entities = 100;
+        let sync_id = format!("sync-{number}");
+        let run = Run::new("fleet", "acme", sync_id, number, SystemTime::UNIX_EPOCH);
+        let batches = vec![batch.take().into_iter().collect()];
+        let output = ConnectorOutput::new(run, SyncReport::new(vec![step]), batches, 0);
+        let collected = Collected::new(7, std::env::temp_dir(), Arc::default());
+        Findings::new(output, collected)
+    }
+
+    #[test]
+    fn two_connections_see_what_one_sees() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("parallax.db");
+        let location = Location::parse("", path.to_str().unwrap()).unwrap();
+        let mut store = location.open().unwrap();
+        let mut commit = |number, revision| {
+            let mut findings = findings(number, revision);
+            decide_and_write(&mut store, &mut findings, &Options::default(), 7).unwrap();
+        };
+        commit(1, 1);
+
+        let mut reader = location.open_reader().unwrap().unwrap();
+        let transaction = reader.transaction().unwrap();
+        // More than there are: as many as make it worth a second connection.
+        let known = Known::read(&transaction, 1, [LARGE + 1, 0]).unwrap();
+        let mut findings = findings(2, 2);
+        findings.settle(&known.sums, &known.held);
+        let mut sets = findings.sets.clone();
+        let sets_by_row = load_claim_sets(&transaction, 1, &mut sets).unwrap();
+        let comparing = Comparing {
+            findings: &findings,
+            known: &known,
+            sets: &sets_by_row,
+            seed: 7,
+        };
+        let mut updated = || {
+            let deltas = comparing.all(&transaction, Some(&location), &mut sets);
+            let [hosts, _] = deltas.unwrap();
+            assert!(hosts.updates.is_sorted_by_key(|update| update.record.id));
+            (hosts.counts.updated, hosts.counts.unchanged)
+        };
+        assert_eq!(updated(), (100, 0));
+        // What the second connection would see now has nothing to update.
+        commit(3, 2);
+        assert_eq!(updated(), (100, 0));
+    }
+}
