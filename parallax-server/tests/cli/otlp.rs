@@ -561,7 +561,8 @@ fn a_daemon_sends_what_it_shows_to_prometheus() {
                 .map(|(label, value)| format!("{label}={value}"))
                 .collect();
             let mut tell = |name: &str, value: &Value| {
-                sent.insert(format!("{name} {labels:?} {}", value.as_f64().unwrap()));
+                // To the millisecond: JSON is not read to the last bit.
+                sent.insert(format!("{name} {labels:?} {:.3}", value.as_f64().unwrap()));
             };
             if metric["kind"] == "histogram" {
                 tell(&format!("{name}_count"), &point["count"]);
@@ -580,7 +581,7 @@ fn a_daemon_sends_what_it_shows_to_prometheus() {
             let (name, labels) = series.split_once('{').unwrap_or((series, ""));
             let labels = labels.trim_end_matches('}').split(',');
             let labels: BTreeSet<&str> = labels.filter(|label| !label.is_empty()).collect();
-            format!("{name} {labels:?} {}", value.parse::<f64>().unwrap())
+            format!("{name} {labels:?} {:.3}", value.parse::<f64>().unwrap())
         })
         .collect();
     let differ: Vec<_> = sent.symmetric_difference(&shown).collect();
