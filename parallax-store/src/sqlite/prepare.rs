@@ -2,7 +2,7 @@ use std::ops::Range;
 use std::sync::mpsc;
 use std::thread;
 
-use parallax_core::{PropertiesRef, RecordKind};
+use parallax_core::RecordKind;
 
 use crate::contents::Contents;
 use crate::emissions::{Emissions, Emitted};
@@ -90,7 +90,7 @@ impl<'a> Portion<'a> {
                         class: entity.class().map(|class| put(&mut text, class)),
                         key: Some(put(&mut text, entity.key())),
                         display_name: entity.display_name().map(|name| put(&mut text, name)),
-                        properties: put_properties(&mut text, entity.properties()),
+                        properties: put(&mut text, &json::text(entity.properties())),
                         ends: Default::default(),
                     }
                 }
@@ -102,7 +102,7 @@ impl<'a> Portion<'a> {
                         class: None,
                         key: relationship.key().map(|key| put(&mut text, key)),
                         display_name: None,
-                        properties: put_properties(&mut text, relationship.properties()),
+                        properties: put(&mut text, &json::text(relationship.properties())),
                         ends: [from.id.to_bytes(), to.id.to_bytes()],
                     }
                 }
@@ -134,8 +134,4 @@ fn put(text: &mut String, part: &str) -> Range<usize> {
     let begin = text.len();
     text.push_str(part);
     begin..text.len()
-}
-
-fn put_properties(text: &mut String, properties: PropertiesRef<'_>) -> Range<usize> {
-    put(text, &json::text(properties))
 }
