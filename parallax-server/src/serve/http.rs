@@ -91,7 +91,8 @@ impl Listener {
     }
 }
 
-/// Serves `router`, by TLS if there is `tls`, until `stop` ends and the requests under way are answered, or their time is up.
+/// Serves `router`, by TLS if there is `tls`, until `stop` ends and the requests under way are
+/// answered, or their time is up.
 ///
 /// A connection lives as long as its client sends requests and takes the answers: the page asks
 /// often, and a stream of events has no end.

@@ -10,7 +10,8 @@ use std::io::{BufRead, BufReader, Read, Write, pipe};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::thread::{self, JoinHandle};
+use std::sync::mpsc;
+use std::thread;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -26,7 +27,7 @@ struct Receiver {
     child: Child,
     stdin: Option<ChildStdin>,
     /// What it prints. Read as it comes: else it would wait, and the sender for it.
-    printed: Option<JoinHandle<String>>,
+    printed: mpsc::Receiver<String>,
     endpoint: String,
 }
 
@@ -72,15 +73,16 @@ impl Receiver {
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut port = String::new();
         stdout.read_line(&mut port).unwrap();
-        let printed = thread::spawn(move || {
-            let mut text = String::new();
-            stdout.read_to_string(&mut text).unwrap();
-            text
+        let (print, printed) = mpsc::channel();
+        thread::spawn(move || {
+            for line in stdout.lines() {
+                print.send(line.unwrap()).ok();
+            }
         });
         Some(Self {
             child,
             stdin,
-            printed: Some(printed),
+            printed,
             endpoint: format!("http://127.0.0.1:{}", port.trim_end()),
         })
     }
@@ -90,12 +92,17 @@ impl Receiver {
         command.env("OTEL_EXPORTER_OTLP_ENDPOINT", &self.endpoint);
     }
 
-    /// Returns what it received: everything, since the sender has ended.
+    /// Waits for the next thing that it receives.
+    fn next(&self) -> Value {
+        serde_json::from_str(&self.printed.recv().unwrap()).unwrap()
+    }
+
+    /// Returns what else it received: everything, since the sender has ended.
     fn received(mut self) -> Vec<Value> {
         drop(self.stdin.take());
-        let text = self.printed.take().unwrap().join().unwrap();
-        text.lines()
-            .map(|line| serde_json::from_str(line).unwrap())
+        self.printed
+            .iter()
+            .map(|line| serde_json::from_str(&line).unwrap())
             .collect()
     }
 }
@@ -540,10 +547,12 @@ fn a_daemon_sends_what_it_shows_to_prometheus() {
             break scrape;
         }
     };
+    // Not only at the end.
+    let first = receiver.next();
     send("TERM", &child);
     assert_eq!(child.wait().unwrap().code(), Some(143));
     lines.for_each(drop);
-    let received = receiver.received();
+    let received = [vec![first], receiver.received()].concat();
 
     // Each metric was sent more than once; the last time, all was as it was shown.
     let mut last = BTreeMap::new();
