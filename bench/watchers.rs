@@ -3,6 +3,10 @@
 //! `cargo xtask bench watchers [CLIENTS]`, in a release build, takes two minutes. The program is the
 //! daemon, too: it starts itself.
 #![allow(clippy::print_stdout, reason = "what the program is for")]
+#![allow(
+    clippy::indexing_slicing,
+    reason = "of JSON: what is not there is null"
+)]
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -281,7 +285,9 @@ impl Audience {
                 stream.write_all(request.as_bytes()).await?;
                 let mut buffer = vec![0; 64 << 10];
                 // The head of the answer: it is followed from here on.
-                stream.read(&mut buffer).await?;
+                if stream.read(&mut buffer).await? == 0 {
+                    return std::io::Result::Err(std::io::ErrorKind::UnexpectedEof.into());
+                }
                 seated.fetch_add(1, Ordering::Relaxed);
                 if n % 2 == 1 {
                     std::future::pending::<()>().await;
@@ -289,7 +295,7 @@ impl Audience {
                 loop {
                     let bytes = stream.read(&mut buffer).await?;
                     if bytes == 0 {
-                        return std::io::Result::Ok(());
+                        return Ok(());
                     }
                     taken.fetch_add(bytes as u64, Ordering::Relaxed);
                 }
