@@ -24,6 +24,8 @@ mod history;
 mod hostile;
 mod isolation;
 mod journal;
+#[cfg(target_os = "linux")]
+mod memory;
 mod migrate;
 mod plan;
 mod processes;
