@@ -403,8 +403,12 @@ impl Entry {
         }
     }
 
-    /// How late the next tick is: other for each, the same in each process.
+    /// How late the next tick is: other for each, the same in each process. The first of an interval
+    /// is not late, since a start is when people look.
     fn jitter(&self) -> Duration {
+        if self.number == 0 && matches!(self.schedule.ticks, Ticks::Every(_)) {
+            return Duration::ZERO;
+        }
         let most = self.schedule.jitter_within(Duration::MAX);
         if most.is_zero() {
             return most;
