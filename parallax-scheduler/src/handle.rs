@@ -68,6 +68,17 @@ pub enum Activity {
     },
 }
 
+impl Activity {
+    /// Returns the sync that runs or, if somebody asked for it, waits.
+    pub fn sync_id(&self) -> Option<&str> {
+        match self {
+            Self::Idle => None,
+            Self::Waiting { sync_id } => sync_id.as_deref(),
+            Self::Running { sync_id, .. } => Some(sync_id),
+        }
+    }
+}
+
 /// Why a sync does not start on request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

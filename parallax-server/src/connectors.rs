@@ -56,7 +56,7 @@ pub(crate) struct ListedStep {
     pub(crate) step_id: String,
     title: String,
     /// The steps that come before it.
-    depends_on: Vec<String>,
+    pub(crate) depends_on: Vec<String>,
 }
 
 /// A connector of the configuration.

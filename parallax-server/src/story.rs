@@ -3,6 +3,8 @@ use std::collections::HashMap;
 use parallax_core::{JournalEntry, JournalKind};
 use parallax_store::{JournalName, Store, StoreError};
 
+use crate::connectors::ListedStep;
+
 /// What a journal tells of the steps of a sync, as far as it goes.
 #[derive(Debug, Default)]
 pub(crate) struct Story {
@@ -51,6 +53,21 @@ impl Story {
             }
             page.lines.iter().for_each(|line| story.note(line));
             next = page.next;
+        }
+    }
+
+    /// Tells of a sync that is yet to begin.
+    pub(crate) fn awaited(connector_version: &str, steps: &[ListedStep]) -> Self {
+        let steps = steps.iter().map(|step| StepStory {
+            step_id: step.step_id.clone(),
+            depends_on: step.depends_on.clone(),
+            status: "waiting".to_owned(),
+            ..StepStory::default()
+        });
+        Self {
+            connector_version: connector_version.to_owned(),
+            steps: steps.collect(),
+            ..Self::default()
         }
     }
 

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use parallax_core::{Escaped, RecordKind, SyncStats};
 use parallax_store::{JournalName, Rows, Store};
 use serde::Serialize;
@@ -166,19 +166,19 @@ struct StepObject<'a, S> {
     started_after_ms: Option<u64>,
 }
 
-/// Returns the same object for a sync that runs, from what its journal tells; nothing before it tells
-/// anything.
-pub(crate) fn running<'a>(
+/// Returns the same object for a sync that is under way, from what is told of it so far.
+pub(crate) fn under_way<'a>(
     name: &'a JournalName,
     story: &'a Story,
     now: Timestamp,
-) -> Option<impl Serialize + 'a> {
-    let began = story.began()?;
-    let elapsed = Duration::try_from(now.duration_since(began)).unwrap_or_default();
+) -> impl Serialize + 'a {
+    let began = story.began();
+    let elapsed = began.map_or(SignedDuration::ZERO, |began| now.duration_since(began));
+    let elapsed = Duration::try_from(elapsed).unwrap_or_default();
     let step = |told: &'a StepStory| {
         let so_far = told.started_after_ms.unwrap_or(millis(elapsed));
         StepObject {
-            step: RunningStep {
+            step: StepUnderWay {
                 step_id: &told.step_id,
                 status: &told.status,
                 entities: told.entities,
@@ -194,39 +194,42 @@ pub(crate) fn running<'a>(
             started_after_ms: told.started_after_ms,
         }
     };
-    Some(RunningObject {
+    UnderWay {
         connector_id: &name.connector_id,
         account_id: &name.account_id,
         sync_id: &name.sync_id,
         connector_version: &story.connector_version,
-        outcome: "running",
-        started_at: format!("{began:.3}"),
+        outcome: match began {
+            Some(_) => "running",
+            None => "waiting",
+        },
+        started_at: began.map(|began| format!("{began:.3}")),
         duration_ms: millis(elapsed),
         committed_at: None,
         stats: Stats::default(),
         steps: story.steps.iter().map(step).collect(),
         changes: [],
-    })
+    }
 }
 
 #[derive(Serialize)]
-struct RunningObject<'a> {
+struct UnderWay<'a> {
     connector_id: &'a str,
     account_id: &'a str,
     sync_id: &'a str,
     connector_version: &'a str,
     outcome: &'static str,
-    started_at: String,
+    started_at: Option<String>,
     duration_ms: u64,
     committed_at: Option<String>,
     #[serde(flatten)]
     stats: Stats,
-    steps: Vec<StepObject<'a, RunningStep<'a>>>,
+    steps: Vec<StepObject<'a, StepUnderWay<'a>>>,
     changes: [(); 0],
 }
 
 #[derive(Serialize)]
-struct RunningStep<'a> {
+struct StepUnderWay<'a> {
     step_id: &'a str,
     status: &'a str,
     entities: u64,

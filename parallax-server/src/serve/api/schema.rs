@@ -180,8 +180,9 @@ pub(super) struct SyncDetail;
 
 impl PartialSchema for SyncDetail {
     fn schema() -> RefOr<Schema> {
-        // One that runs is not committed.
+        // One that runs is not committed, and one that waits has not begun.
         let object = with_stats(object(SYNC))
+            .property("started_at", MaybeTime.schema())
             .property("committed_at", MaybeTime.schema())
             .property("steps", SyncStep::schema().to_array())
             .required("steps")

@@ -281,14 +281,12 @@ impl Known {
         let fault = self.faults.get(id);
         let due_in = job.map(|job| job.due_in);
         let due_in = due_in.or(fault.map(|fault| fault.due_in));
-        let (activity, running_sync_id, elapsed) = match job.map(|job| &job.activity) {
-            None if fault.is_some() => ("broken", None, None),
-            None => ("not_scheduled", None, None),
-            Some(Activity::Idle) => ("idle", None, None),
-            Some(Activity::Waiting { sync_id }) => ("waiting", sync_id.as_deref(), None),
-            Some(Activity::Running { sync_id, elapsed }) => {
-                ("running", Some(sync_id.as_str()), Some(*elapsed))
-            }
+        let (activity, elapsed) = match job.map(|job| &job.activity) {
+            None if fault.is_some() => ("broken", None),
+            None => ("not_scheduled", None),
+            Some(Activity::Idle) => ("idle", None),
+            Some(Activity::Waiting { .. }) => ("waiting", None),
+            Some(Activity::Running { elapsed, .. }) => ("running", Some(*elapsed)),
         };
         let success = syncs.successes.get(id).copied();
         let success = success.and_then(|place| row_at(&syncs.rows, place));
@@ -303,7 +301,7 @@ impl Known {
             schedule: schedule.map(|(schedule, _)| schedule.as_str()),
             every_ms: schedule.map(|(_, interval)| millis(*interval)),
             activity,
-            running_sync_id,
+            running_sync_id: job.and_then(|job| job.activity.sync_id()),
             running_since: elapsed.and_then(|elapsed| time(self.now.checked_sub(elapsed))),
             next_due_at: due_in.and_then(|due_in| time(self.now.checked_add(due_in))),
             failures: job.map_or(0, |job| job.failures),

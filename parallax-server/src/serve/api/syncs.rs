@@ -1,7 +1,6 @@
 use axum::http::StatusCode;
 use jiff::Timestamp;
-use parallax_scheduler::Activity;
-use parallax_store::StoreError;
+use parallax_store::{JournalName, StoreError};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -13,6 +12,7 @@ use super::request::{self, Live, Params, Place};
 use super::schema::{Sync, SyncDetail};
 use crate::error::Failure;
 use crate::json::SyncObject;
+use crate::plan::Source;
 use crate::rows::quoted;
 use crate::story::Story;
 use crate::sync_detail::{self, Detail};
@@ -75,8 +75,8 @@ pub(super) struct SourceParams {
 
 /// Shows a sync with its steps, and what it changed by type.
 ///
-/// One that runs has the outcome `running`, steps that may be `waiting`, `running` or `retrying`, and no
-/// counts yet.
+/// One that is under way has no counts yet. Its outcome is `running`, and its steps may be `waiting`,
+/// `running` or `retrying`; or it is `waiting` for fewer syncs to run, if somebody asked for it.
 #[utoipa::path(get, path = "/api/v1/syncs/{sync_id}", tag = "syncs",
     params(("sync_id" = String, Path, description = "Its id, or how that begins"), SourceParams),
     responses((status = OK, body = SyncDetail), (status = "default", body = Problem, content_type = "application/problem+json")))]
@@ -91,23 +91,40 @@ pub(super) async fn sync(
         outcome: None,
     };
     match Detail::find(&daemon.store, &sync_id, &filter).await {
-        Ok(detail) => Ok(Json::of(&detail.object())),
-        Err(failure @ Failure::NoSuchSync { .. }) => {
-            let found = running(&daemon, &sync_id, &filter).await?;
-            Ok(found.ok_or(failure)?)
-        }
-        Err(failure) => Err(failure.into()),
+        Err(Failure::NoSuchSync { .. }) => {}
+        found => return Ok(Json::of(&found?.object())),
     }
+    if let Some(found) = under_way(&daemon, &sync_id, &filter).await? {
+        return Ok(found);
+    }
+    // One may have ended in between.
+    let found = Detail::find(&daemon.store, &sync_id, &filter).await?;
+    Ok(Json::of(&found.object()))
 }
 
-/// Shows the one sync of this id that runs, if there is one.
-async fn running(
+/// Shows the one sync of this id that runs or waits, if there is one.
+async fn under_way(
     daemon: &Daemon,
     sync_id: &str,
     filter: &Filter<'_>,
 ) -> Result<Option<Json>, StoreError> {
     let is = |wanted: Option<&str>, is: &str| wanted.is_none_or(|wanted| wanted == is);
     let mut names = daemon.hub.running(sync_id);
+    // Those of which no journal tells yet.
+    let jobs = daemon.scheduler.jobs().await;
+    for job in jobs {
+        let Some(id) = job.activity.sync_id().filter(|id| id.starts_with(sync_id)) else {
+            continue;
+        };
+        let name = JournalName {
+            sync_id: id.to_owned(),
+            connector_id: job.connector_id,
+            account_id: job.account_id,
+        };
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
     names.retain(|name| {
         is(filter.connector_id, &name.connector_id) && is(filter.account_id, &name.account_id)
     });
@@ -124,8 +141,17 @@ async fn running(
         next = last + 1;
         entries.iter().for_each(|(_, line)| story.note(line));
     }
-    let object = sync_detail::running(name, &story, Timestamp::now());
-    Ok(object.map(|object| Json::of(&object)))
+    if story.began().is_none() {
+        let listed = daemon.roster.read();
+        let is_its = |source: &&Source| {
+            source.connector_id == name.connector_id && source.account_id == name.account_id
+        };
+        if let Some(source) = listed.sources.iter().find(is_its) {
+            story = Story::awaited(source.connector.version(), &source.steps);
+        }
+    }
+    let object = sync_detail::under_way(name, &story, Timestamp::now());
+    Ok(Some(Json::of(&object)))
 }
 
 /// Shows what a sync came to, as `parallax sync --json` prints it, once it has ended.
@@ -143,11 +169,8 @@ pub(super) async fn result(
     if let Some(result) = daemon.results.of(&sync_id) {
         return Ok(Json::rendered(&result));
     }
-    let is_under_way = jobs.iter().any(|job| match &job.activity {
-        Activity::Running { sync_id: runs, .. } => *runs == sync_id,
-        Activity::Waiting { sync_id: waits } => waits.as_ref() == Some(&sync_id),
-        Activity::Idle => false,
-    });
+    let mut under_way = jobs.iter().filter_map(|job| job.activity.sync_id());
+    let is_under_way = under_way.any(|id| id == sync_id);
     Err(match is_under_way {
         true => Problem::new(
             StatusCode::CONFLICT,

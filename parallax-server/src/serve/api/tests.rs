@@ -75,19 +75,25 @@ impl Team {
 
 /// A daemon that has synced the team twice, and holds what is gone, with its router.
 async fn served() -> (Router, Arc<Daemon>) {
+    served_in(&["acme"]).await
+}
+
+/// The same with several accounts, one synced after another.
+async fn served_in(accounts: &[&str]) -> (Router, Arc<Daemon>) {
     let store = Arc::new(Store::open("sqlite::memory:").await.unwrap());
     let connector: Arc<dyn Connector> = Arc::new(Team {
         runs: std::sync::atomic::AtomicU32::new(0),
     });
     let outline = parallax_connect::Runner::new(&connector).outline("acme", "-");
     let every = Duration::from_secs(60);
-    let source = Source {
+    let steps = listed_steps(&outline.unwrap());
+    let source = |account_id: &&str| Source {
         line: 1,
-        steps: listed_steps(&outline.unwrap()),
+        steps: steps.clone(),
         kind: "team".to_owned(),
         connector: Arc::clone(&connector),
         connector_id: "team".to_owned(),
-        account_id: "acme".to_owned(),
+        account_id: (*account_id).to_owned(),
         schedule: every.into(),
         interval: every,
         guard: Guard::default(),
@@ -99,9 +105,12 @@ async fn served() -> (Router, Arc<Daemon>) {
     let concluded = Arc::clone(&results);
     let ended = Arc::new(Notify::new());
     let notify = Arc::clone(&ended);
-    let scheduler = Scheduler::new(Arc::clone(&store))
-        .job(Job::new(connector, "acme", every))
-        .unwrap()
+    let mut scheduler = Scheduler::new(Arc::clone(&store)).concurrency(1);
+    for account_id in accounts {
+        let job = Job::new(Arc::clone(&connector), *account_id, every);
+        scheduler = scheduler.job(job).unwrap();
+    }
+    let scheduler = scheduler
         .journal(Arc::clone(&hub) as _)
         .watcher(move |notice| {
             crate::serve::forget_ended(&ended_syncs, notice);
@@ -112,7 +121,10 @@ async fn served() -> (Router, Arc<Daemon>) {
         });
     let daemon = Daemon::new(
         store,
-        Arc::new(Roster::new(vec![source], Vec::new())),
+        Arc::new(Roster::new(
+            accounts.iter().map(source).collect(),
+            Vec::new(),
+        )),
         scheduler.handle(),
         Arc::clone(&hub),
         results,
@@ -431,10 +443,12 @@ async fn what_is_asked_for_is_done_once_and_told() {
     let (_, source) = get(&router, "/api/v1/sources/team/acme").await;
     assert_eq!(source["running_sync_id"], Value::String(sync_id.clone()));
     let path = format!("/api/v1/syncs/{sync_id}");
-    while get(&router, &path).await.0 == 404 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    while get(&router, &path).await.1["outcome"] == "running" {
+    loop {
+        let (status, sync) = get(&router, &path).await;
+        assert_eq!(status, 200, "{sync}");
+        if sync["committed_at"].is_string() {
+            break;
+        }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 
@@ -691,10 +705,16 @@ async fn there_are_only_so_many_streams() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn sync_is_shown_while_it_runs_and_after() {
-    let (router, _daemon) = served().await;
-    let (_, accepted) = ask(&router, Method::POST, "sources/team/acme/syncs").await;
-    let path = format!("/api/v1/syncs/{}", accepted["sync_id"].as_str().unwrap());
+async fn sync_is_shown_as_soon_as_it_was_asked_for() {
+    let (router, _daemon) = served_in(&["acme", "other"]).await;
+    let trigger = async |account: &str| {
+        let path = format!("sources/team/{account}/syncs");
+        let response = ask(&router, Method::POST, &path).await.1;
+        format!("/api/v1/syncs/{}", response["sync_id"].as_str().unwrap())
+    };
+    trigger("acme").await;
+    // It waits for the other.
+    let path = trigger("other").await;
     let (_, document) = get(&router, "/api/v1/openapi.json").await;
     let schema =
         "/paths/~1api~1v1~1syncs~1{sync_id}/get/responses/200/content/application~1json/schema";
@@ -702,7 +722,8 @@ async fn sync_is_shown_while_it_runs_and_after() {
     let of = async |wanted: fn(&Value) -> bool| {
         loop {
             let (status, sync) = get(&router, &path).await;
-            if status == 200 && wanted(&sync) {
+            assert_eq!(status, 200, "{sync}");
+            if wanted(&sync) {
                 let found = differences(&document, schema, &sync, "");
                 assert!(found.is_empty(), "{found:#?}");
                 let step = |step: &Value| {
@@ -719,12 +740,17 @@ async fn sync_is_shown_while_it_runs_and_after() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
+    insta::assert_snapshot!(of(|_| true).await, @r#"
+    "waiting", committed: false
+    "users" "waiting" 0 [], begun: false
+    "roles" "waiting" 0 ["users"], begun: false
+    "#);
     insta::assert_snapshot!(of(|sync| sync["steps"][1]["status"] == "running").await, @r#"
     "running", committed: false
     "users" "completed" 1 [], begun: true
     "roles" "running" 1 ["users"], begun: true
     "#);
-    insta::assert_snapshot!(of(|sync| sync["outcome"] != "running").await, @r#"
+    insta::assert_snapshot!(of(|sync| sync["committed_at"].is_string()).await, @r#"
     "committed", committed: true
     "users" "completed" 1 [], begun: true
     "roles" "completed" 1 ["users"], begun: true

@@ -46,7 +46,7 @@ export function syncView(app, [sync_id], parameters) {
         const error = detail.problem ?? journal.problem;
         if (error) return problem(error, () => journal.reload().then(ended));
         const source = [...(live.sources?.values() ?? [])].find((one) => one.running_sync_id === sync_id);
-        if (source?.activity === 'waiting') return empty('waiting', 'In the queue', 'It starts as soon as fewer syncs run.');
+        if (source?.activity === 'waiting') return empty('waiting', 'In the queue', 'It starts as soon as fewer syncs run. ', cancel(app, sync_id));
         return empty('search', 'No such sync', 'It is not on record, or not any more. ', h('a', { href: link(['syncs']) }, 'All syncs'));
       }
       const shown = run?.seq ? run : null;
@@ -64,12 +64,12 @@ export function syncView(app, [sync_id], parameters) {
   };
 }
 
-/** Of a sync that runs, the journal tells more. */
+/** Of a sync that has not ended, the journal tells more. */
 function over(sync) {
-  return sync.outcome === 'running' ? {} : sync;
+  return sync.committed_at ? sync : {};
 }
 
-/** A sync that has not begun is not known, and an old one has no journal: that is no error. */
+/** A sync that has not begun has no journal, and an old one has none any more: that is no error. */
 function missing(error) {
   if (error.status === 404) return {};
   throw error;
@@ -86,7 +86,7 @@ function head(app, run, sync, named) {
     h('header', null, h('h2', null, source(one)), state(outcome), run && !run.isOver && progress(run),
       h('span', { class: 'push' }),
       run && !run.isOver
-        ? h('button', { onclick: () => act(app, 'POST', ['syncs', one.sync_id, 'cancel'], () => 'The sync is being cancelled: nothing of it is committed.') }, 'Cancel')
+        ? cancel(app, one.sync_id)
         : h('button', { onclick: () => syncNow(app, one) }, 'Sync now')),
     h('dl', null,
       fact('Started', time(new Date(from).toISOString())),
@@ -98,6 +98,11 @@ function head(app, run, sync, named) {
     run?.held.map((held) => h('p', { key: held.seq, class: 'note held' }, icon('held', 'held'),
       h('span', null, `${counts(held.entities, held.relationships)} were not found, and are held: ${held.reason}. `,
         h('a', { href: link(['held', String(held.changeset)]) }, 'Decide')))));
+}
+
+function cancel(app, sync_id) {
+  const asked = () => 'The sync is being cancelled: nothing of it is committed.';
+  return h('button', { onclick: () => act(app, 'POST', ['syncs', sync_id, 'cancel'], asked) }, 'Cancel');
 }
 
 function drawn(run) {
