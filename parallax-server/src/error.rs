@@ -38,12 +38,12 @@ pub(crate) enum Failure {
     #[error("{}", .0.detail)]
     Refused(Refusal),
     /// The daemon that holds the store does not sync this source.
-    #[error(
-        "the daemon that holds the store does not sync {connector_id} in account {account_id:?}"
-    )]
+    #[error("the daemon that holds the store does not sync {name}{}", in_account(account_id.as_deref()))]
     NotServed {
-        connector_id: String,
-        account_id: String,
+        name: String,
+        account_id: Option<String>,
+        /// What it does sync, in words.
+        served: String,
     },
     /// A sync of the daemon that holds the store came to nothing, as it told.
     #[error("{message}")]
@@ -205,8 +205,15 @@ impl Failure {
                 _ => "choose an address of this machine with --listen",
             },
             Self::Refused(refusal) => return refusal.help.clone().into(),
-            Self::NotServed { .. } => {
-                "add it to the daemon's configuration, or stop the daemon and sync again"
+            Self::NotServed { served, .. } => {
+                let instead = match served.as_str() {
+                    "" => String::new(),
+                    served => format!("; it syncs {served}"),
+                };
+                return format!(
+                    "add it to the daemon's configuration, or stop the daemon and sync again{instead}"
+                )
+                .into();
             }
             Self::Told { help, .. } => return help.clone().into(),
             Self::Unanswered { .. } => {
@@ -368,6 +375,12 @@ fn unreachable(error: &ConnectorError) -> Option<Unreachable> {
     }
 }
 
+fn in_account(account_id: Option<&str>) -> String {
+    account_id.map_or_else(String::new, |account_id| {
+        format!(" in account {account_id:?}")
+    })
+}
+
 fn help_with(error: &ConnectorError) -> &'static str {
     match unreachable(error) {
         Some(Unreachable::Unauthorized) => "check the connector's credentials and what they allow",
@@ -493,8 +506,14 @@ mod tests {
                 help: "it is decided once".to_owned(),
             }),
             Failure::NotServed {
-                connector_id: kind(),
-                account_id: "acme".to_owned(),
+                name: kind(),
+                account_id: Some("acme".to_owned()),
+                served: String::new(),
+            },
+            Failure::NotServed {
+                name: kind(),
+                account_id: None,
+                served: "web \"here\"".to_owned(),
             },
             Failure::Told {
                 code: "superseded".to_owned(),
@@ -577,6 +596,8 @@ mod tests {
               it is decided once
           2 source_not_served: the daemon that holds the store does not sync host in account "acme"
               add it to the daemon's configuration, or stop the daemon and sync again
+          2 source_not_served: the daemon that holds the store does not sync host
+              add it to the daemon's configuration, or stop the daemon and sync again; it syncs web "here"
           1 superseded: a later run has been committed
               nothing
           5 daemon_unanswered: the daemon that holds the store does not answer at 127.0.0.1:7700: connection refused

@@ -12,7 +12,7 @@ use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, HOST};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
-use parallax_store::StoreError;
+use parallax_store::{Store, StoreError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
@@ -107,6 +107,24 @@ pub(crate) struct Remote {
 }
 
 impl Remote {
+    /// Finds the daemon that holds a store, if one does.
+    ///
+    /// # Errors
+    ///
+    /// What keeps it from being asked.
+    pub(crate) async fn find(store: &str) -> Result<Option<Self>, Failure> {
+        let path = store.strip_prefix("sqlite:").map(Path::new);
+        if !path.is_some_and(|path| whereabouts_path(path).exists()) {
+            return Ok(None);
+        }
+        match Store::open(store).await {
+            Err(error @ StoreError::Locked { .. }) => Self::behind(error).map(Some),
+            // A daemon that was killed has left its file behind. Whoever opens the store again is
+            // told what else is wrong.
+            _ => Ok(None),
+        }
+    }
+
     /// Finds the daemon that is why a store could not be opened.
     ///
     /// # Errors

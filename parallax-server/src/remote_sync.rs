@@ -23,12 +23,44 @@ use crate::sync::past;
 /// How often the daemon is asked how far it is.
 const ASK_EVERY: Duration = Duration::from_millis(250);
 
+/// How many sources an error names at most.
+const LISTED: usize = 8;
+
 /// The code of a sync that was cancelled.
 const CANCELLED: &str = "cancelled";
 
 #[derive(Deserialize)]
 struct Accepted {
     sync_id: String,
+}
+
+/// A part of the sources that the daemon knows.
+#[derive(Deserialize)]
+struct SourcesPart {
+    items: Vec<Source>,
+    next: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Source {
+    connector_id: String,
+    /// Empty if it is not known.
+    account_id: String,
+    configured: bool,
+    broken: Option<Fault>,
+}
+
+/// Why a source cannot be synced.
+#[derive(Deserialize)]
+struct Fault {
+    reason: String,
+    help: String,
+}
+
+#[derive(Deserialize)]
+struct Configured {
+    connector_id: String,
+    kind: String,
 }
 
 #[derive(Deserialize)]
@@ -41,7 +73,6 @@ struct JournalPart {
 /// first signal cancels it.
 pub(crate) async fn run(
     remote: &Remote,
-    (connector_id, account_id): (String, String),
     args: &SyncArgs,
     signals: &Signals,
     console: &Console<'_>,
@@ -60,15 +91,11 @@ pub(crate) async fn run(
     let store = Store::open_read_only(&args.store.url).await?;
     conclusion.store = Some(store.url().to_owned());
     conclusion.store_exists = true;
+    let (connector_id, account_id) = find(remote, &args.connector, args.account.as_deref()).await?;
+    conclusion.connector_id = Some(connector_id.clone());
+    conclusion.account_id = Some(account_id.clone());
     let path = ["sources", &connector_id, &account_id, "syncs"];
-    let asked: Result<Accepted, Failure> = remote.ask(Method::POST, &path).await;
-    let Accepted { sync_id } = asked.map_err(|failure| match failure {
-        Failure::Refused(Refusal { code, .. }) if code == "no_such_source" => Failure::NotServed {
-            connector_id: connector_id.clone(),
-            account_id: account_id.clone(),
-        },
-        failure => failure,
-    })?;
+    let Accepted { sync_id } = remote.ask(Method::POST, &path).await?;
     conclusion.sync_id = Some(sync_id.clone());
 
     let told = if console.bars.is_hidden() {
@@ -87,6 +114,78 @@ pub(crate) async fn run(
     };
     let ended = told.and_then(|told| told.note(conclusion));
     ended.map_err(|failure| as_heard(failure, signals))
+}
+
+/// Finds the one source of the daemon that is meant: by its name or, if none has it, by its kind.
+async fn find(
+    remote: &Remote,
+    name: &str,
+    account_id: Option<&str>,
+) -> Result<(String, String), Failure> {
+    let mut sources: Vec<Source> = Vec::new();
+    let mut query = "?recent=0&limit=1000".to_owned();
+    loop {
+        let part: SourcesPart = remote.ask_with(Method::GET, &["sources"], &query).await?;
+        sources.extend(part.items);
+        match part.next {
+            Some(next) => query = format!("?recent=0&limit=1000&cursor={next}"),
+            None => break,
+        }
+    }
+    sources.retain(|source| source.configured);
+    let mut names = vec![name.to_owned()];
+    if !sources.iter().any(|source| source.connector_id == name) {
+        let configured: Vec<Configured> = remote.ask(Method::GET, &["connectors"]).await?;
+        let of_kind = configured.into_iter().filter(|one| one.kind == name);
+        names.extend(of_kind.map(|one| one.connector_id));
+    }
+    let is_meant = |source: &&Source| {
+        let is_it = |wanted| source.account_id == wanted || source.account_id.is_empty();
+        names.contains(&source.connector_id) && account_id.is_none_or(is_it)
+    };
+    let meant: Vec<&Source> = sources.iter().filter(is_meant).collect();
+    match meant.as_slice() {
+        [
+            Source {
+                broken: Some(fault),
+                ..
+            },
+        ] => Err(Failure::Refused(Refusal {
+            code: "source_broken".to_owned(),
+            detail: fault.reason.clone(),
+            help: fault.help.clone(),
+        })),
+        [source] => Ok((source.connector_id.clone(), source.account_id.clone())),
+        [] => Err(Failure::NotServed {
+            name: name.to_owned(),
+            account_id: account_id.map(str::to_owned),
+            served: listed(&sources),
+        }),
+        several => Err(Failure::Usage {
+            message: format!("{name} is several sources of the daemon that holds the store"),
+            help: format!(
+                "name one of them, and its --account: {}",
+                listed(several.iter().copied())
+            ),
+        }),
+    }
+}
+
+/// Names sources, a few of them if there are many.
+fn listed<'a>(sources: impl IntoIterator<Item = &'a Source>) -> String {
+    let mut named: Vec<String> = sources
+        .into_iter()
+        .map(|source| match source.account_id.as_str() {
+            "" => source.connector_id.clone(),
+            account_id => format!("{} {account_id:?}", source.connector_id),
+        })
+        .collect();
+    if named.len() > LISTED {
+        let more = named.len() - LISTED;
+        named.truncate(LISTED);
+        named.push(format!("and {more} more"));
+    }
+    named.join(", ")
 }
 
 /// Names the signal, where it was one that cancelled the sync.
@@ -252,6 +351,80 @@ mod tests {
         fn append(&self, entry: &JournalEntry) {
             self.0.lock().unwrap().push(entry.seq);
         }
+    }
+
+    #[tokio::test]
+    async fn source_is_found_by_its_name_or_else_by_its_kind() {
+        let daemon = daemon(|asked: &str| {
+            let source = |connector_id: &str, account_id: &str, rest: &str| {
+                format!(
+                    "{{\"connector_id\":\"{connector_id}\",\"account_id\":\"{account_id}\",{rest}}}"
+                )
+            };
+            let good = "\"configured\":true,\"broken\":null";
+            let broken =
+                "\"configured\":true,\"broken\":{\"reason\":\"no key\",\"help\":\"make one\"}";
+            let part = |items: &[String], next: &str| {
+                (
+                    200,
+                    format!("{{\"items\":[{}],\"next\":{next}}}", items.join(",")),
+                )
+            };
+            match asked {
+                asked if asked.ends_with("/connectors") => {
+                    let kinds = [("web", "host"), ("db", "host"), ("team", "directory")];
+                    let kinds = kinds.map(|(name, kind)| {
+                        format!("{{\"connector_id\":\"{name}\",\"kind\":\"{kind}\"}}")
+                    });
+                    (200, format!("[{}]", kinds.join(",")))
+                }
+                asked if asked.ends_with("&cursor=01") => part(
+                    &[
+                        source("late", "", broken),
+                        source("old", "acme", &good.replace("true", "false")),
+                        source("team", "acme", good),
+                    ],
+                    "null",
+                ),
+                _ => part(
+                    &[
+                        source("db", "here", good),
+                        source("web", "a\\nb", good),
+                        source("web", "here", good),
+                    ],
+                    "\"01\"",
+                ),
+            }
+        })
+        .await;
+        let mut found = Vec::new();
+        for (name, account) in [
+            ("web", Some("here")),
+            ("web", None),
+            ("db", None),
+            ("directory", None),
+            ("host", None),
+            ("host", Some("a\nb")),
+            ("late", Some("acme")),
+            ("old", None),
+            ("db", Some("nowhere")),
+        ] {
+            found.push(match find(&daemon.remote, name, account).await {
+                Ok((connector_id, account_id)) => format!("{name}: {connector_id} {account_id:?}"),
+                Err(failure) => format!("{name}: {failure}; {}", failure.help()),
+            });
+        }
+        insta::assert_snapshot!(found.join("\n"), @r#"
+        web: web "here"
+        web: web is several sources of the daemon that holds the store; name one of them, and its --account: web "a\nb", web "here"
+        db: db "here"
+        directory: team "acme"
+        host: host is several sources of the daemon that holds the store; name one of them, and its --account: db "here", web "a\nb", web "here"
+        host: web "a\nb"
+        late: no key; make one
+        old: the daemon that holds the store does not sync old; add it to the daemon's configuration, or stop the daemon and sync again; it syncs db "here", web "a\nb", web "here", late, team "acme"
+        db: the daemon that holds the store does not sync db in account "nowhere"; add it to the daemon's configuration, or stop the daemon and sync again; it syncs db "here", web "a\nb", web "here", late, team "acme"
+        "#);
     }
 
     #[tokio::test]

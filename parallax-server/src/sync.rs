@@ -69,6 +69,12 @@ async fn sync(
     console: &Console<'_>,
     conclusion: &mut Conclusion,
 ) -> Result<(), Failure> {
+    // It has the secrets of what it syncs, and this process may not.
+    if !args.dry_run
+        && let Some(remote) = Remote::find(&args.store.url).await?
+    {
+        return remote_sync::run(&remote, args, signals, console, conclusion).await;
+    }
     let opened = app.registration(&args.connector)?.open()?;
     let Opened {
         connector,
@@ -98,15 +104,7 @@ async fn sync(
         .select(&args.select)
         .outline(&account_id, &sync_id)
         .map_err(Failure::Run)?;
-    let store = match open_store(args, conclusion).await {
-        Ok(store) => store,
-        Err(error) => {
-            let remote = Remote::behind(error)?;
-            let source = (connector_id, account_id);
-            return remote_sync::run(&remote, source, args, signals, console, conclusion).await;
-        }
-    };
-    // One that goes through a daemon is counted there.
+    let store = open_store(args, conclusion).await?;
     let metrics = match args.dry_run {
         true => None,
         false => sent_metrics(installed),

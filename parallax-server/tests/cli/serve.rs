@@ -761,7 +761,17 @@ fn sync_goes_through_the_daemon_that_holds_the_store() {
         stderr.contains("does not sync host in account \"nowhere\""),
         "{stderr}"
     );
-    assert!(stderr.contains("stop the daemon"), "{stderr}");
+    assert!(
+        stderr.contains("stop the daemon") && stderr.contains("it syncs host \"here\""),
+        "{stderr}"
+    );
+    // The daemon knows which account that is; this process would read another.
+    let (code, text, stderr) = run(dir.path(), &["sync", "host"]);
+    assert_eq!(code, code_alone, "{stderr}");
+    assert!(
+        text.starts_with("Committed host, account here, sync "),
+        "{text}"
+    );
     // A plan reads beside it.
     let (code, ..) = run(dir.path(), &["plan", "host", "--account", "here"]);
     assert_eq!(code, code_alone);
