@@ -382,6 +382,10 @@ impl Connector {
             let Some((_, value)) = values.next_if(|(next, _)| *next == place) else {
                 continue;
             };
+            // Most do not change.
+            if *share == value {
+                continue;
+            }
             *sum = *sum - u128::from(*share) + u128::from(value);
             *share = value;
             gauge.set(float(*sum));
