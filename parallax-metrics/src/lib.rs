@@ -66,6 +66,7 @@
 //! | `parallax_events_undelivered_total` | counter | `connector_id` | Events that the watcher of a sync did not take in time. |
 //! | `parallax_reconciliation_mismatches_total` | counter | `connector_id` | Commits that were undone because their books did not balance. |
 //! | `parallax_series_overflow_total` | counter |  | Recordings under __other__, or left out of a gauge, because a cap was reached. |
+//! | `parallax_refused_tokens_total` | counter |  | Requests to the daemon that were refused for their token. |
 //! | `parallax_build_info` | gauge | `version` | Always 1; the version is its label. |
 //!
 //! `outcome` of a sync is `committed`, `partial`, `failed`, `error` or `cancelled`; of a step,
@@ -93,4 +94,4 @@ pub use self::prometheus::{Family, InstallError, Prometheus, Series, Value};
 pub use journal::JournalMetrics;
 pub use names::describe;
 pub use outcome::SyncOutcome;
-pub use record::record_commit;
+pub use record::{record_commit, record_refused_token};

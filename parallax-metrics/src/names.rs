@@ -206,12 +206,20 @@ pub(crate) const SERIES_OVERFLOW: Metric = Metric {
     )
 };
 
+pub(crate) const REFUSED_TOKENS: Metric = Metric {
+    labels: &[],
+    ..count(
+        "parallax_refused_tokens_total",
+        "Requests to the daemon that were refused for their token.",
+    )
+};
+
 pub(crate) const BUILD_INFO: Metric = Metric {
     labels: &["version"],
     ..number("parallax_build_info", "Always 1; the version is its label.")
 };
 
-const OTHERS: [Metric; 17] = [
+const OTHERS: [Metric; 18] = [
     SYNCS,
     SYNCS_IN_PROGRESS,
     SYNC_DURATION,
@@ -228,6 +236,7 @@ const OTHERS: [Metric; 17] = [
     EVENTS_UNDELIVERED,
     RECONCILIATION_MISMATCHES,
     SERIES_OVERFLOW,
+    REFUSED_TOKENS,
     BUILD_INFO,
 ];
 

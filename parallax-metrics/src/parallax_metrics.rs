@@ -122,6 +122,7 @@ impl ParallaxMetrics {
         names::describe();
         let version = env!("CARGO_PKG_VERSION").into();
         names::BUILD_INFO.gauge(&[&version]).set(1.0);
+        names::REFUSED_TOKENS.counter(&[]).increment(0);
         // The families with the most series per connector and per step tell how there ended.
         let connectors = series / SyncOutcome::ALL.len();
         let steps = series / STATUSES.len();

@@ -4,7 +4,7 @@ use metrics::SharedString;
 use parallax_core::SyncStats;
 
 use crate::label;
-use crate::names::{Kind, STATS};
+use crate::names::{Kind, REFUSED_TOKENS, STATS};
 
 /// Records what a commit did, under the label `connector_id`.
 ///
@@ -24,6 +24,11 @@ pub fn record_commit(connector_id: &str, stats: &SyncStats) {
             Kind::Histogram => {}
         }
     }
+}
+
+/// Records that the daemon refused a request for its token.
+pub fn record_refused_token() {
+    REFUSED_TOKENS.counter(&[]).increment(1);
 }
 
 #[expect(

@@ -149,6 +149,10 @@ fn one_sync_is_rendered() {
     # TYPE parallax_reconciliation_mismatches_total counter
     parallax_reconciliation_mismatches_total{connector_id="okta"} 0
 
+    # HELP parallax_refused_tokens_total Requests to the daemon that were refused for their token.
+    # TYPE parallax_refused_tokens_total counter
+    parallax_refused_tokens_total 0
+
     # HELP parallax_relationships Relationships that are live.
     # TYPE parallax_relationships gauge
     parallax_relationships{connector_id="okta"} 80

@@ -11,6 +11,7 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use parallax_metrics::record_refused_token;
 use tokio::time::Instant;
 
 use crate::serve::api::Problem;
@@ -178,8 +179,12 @@ impl Access {
         (scheme == "https" || !self.over_tls) && authority.eq_ignore_ascii_case(host)
     }
 
-    /// Logs that a token was refused: now, or with those that follow.
+    /// Counts a token that was refused, and logs it: now, or with those that follow.
+    ///
+    /// No address has to wait for it. Nobody guesses 256 bits, however fast; but everybody behind a
+    /// proxy would be locked out by one wrong script there.
     fn complain(&self, peer: Option<Peer>) {
+        record_refused_token();
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         if refused
             .since

@@ -661,8 +661,15 @@ fn hostile_clients_are_refused_and_nobody_else_waits() {
     let token = admin_token(dir.path());
     let bearer = format!("Authorization: Bearer {token}\r\n");
     let path = "/api/v1/changesets/1/approve";
+    let refused = |count: u64| {
+        let metrics = daemon.get("/metrics").1;
+        let expected = format!("\nparallax_refused_tokens_total {count}\n");
+        assert!(metrics.contains(&expected), "{metrics}");
+    };
+    refused(0);
     for (headers, expected) in [
         (String::new(), "401"),
+        ("Authorization: Bearer 0\r\n".to_owned(), "401"),
         (format!("{bearer}Origin: http://evil.example\r\n"), "403"),
         (format!("{bearer}{bearer}"), "401"),
         (format!("{bearer}Content-Length: 100000000\r\n"), "413"),
@@ -675,6 +682,7 @@ fn hostile_clients_are_refused_and_nobody_else_waits() {
         let (status, body) = daemon.ask("POST", path, &headers);
         assert!(status.contains(expected), "{headers}: {status}: {body}");
     }
+    refused(2);
     // A body without an end is not read to its end.
     let mut endless = TcpStream::connect(&daemon.address).unwrap();
     let head = format!(
