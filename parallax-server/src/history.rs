@@ -1,14 +1,13 @@
 use parallax_core::{Escaped, excerpt};
 use parallax_store::{Event, EventKind, History, PropertyChange, Store};
 use serde::Serialize;
-use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::args::HistoryArgs;
 use crate::console::Console;
 use crate::error::Failure;
 use crate::exit::Exit;
-use crate::json;
+use crate::json::{self, PropertyObject};
 use crate::records::{ClaimObject, RecordObject, SyncObject, because, sync_text, title, unknown};
 use crate::text::{FAINT, GONE, GOOD, ODD, paint};
 
@@ -114,23 +113,10 @@ struct EventObject<'a> {
     account_id: &'a str,
     sync: Option<SyncObject<'a>>,
     /// Of an update.
-    changes: Option<Vec<ChangeObject<'a>>>,
+    changes: Option<Vec<PropertyObject<'a>>>,
     /// Of a delete.
     claims: Option<Vec<ClaimObject<'a>>>,
     changeset: Option<u64>,
-}
-
-#[derive(Serialize, ToSchema)]
-#[schema(as = PropertyChange)]
-struct ChangeObject<'a> {
-    name: &'a str,
-    // Missing where there was no value: it may have been null.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Value, required = false)]
-    before: Option<&'a RawValue>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Value, required = false)]
-    after: Option<&'a RawValue>,
 }
 
 impl<'a> Object<'a> {
@@ -157,7 +143,7 @@ impl<'a> EventObject<'a> {
             EventKind::Created => {}
             EventKind::Updated(changes) => {
                 object.action = "updated";
-                object.changes = Some(changes.iter().map(ChangeObject::new).collect());
+                object.changes = Some(changes.iter().map(PropertyObject::new).collect());
             }
             EventKind::Deleted(deletion) => {
                 object.action = "deleted";
@@ -167,21 +153,6 @@ impl<'a> EventObject<'a> {
         }
         object
     }
-}
-
-impl<'a> ChangeObject<'a> {
-    fn new(change: &'a PropertyChange) -> Self {
-        Self {
-            name: &change.name,
-            before: raw(change.before.as_deref()),
-            after: raw(change.after.as_deref()),
-        }
-    }
-}
-
-/// Returns JSON text as the value that it is.
-fn raw(json: Option<&str>) -> Option<&RawValue> {
-    serde_json::from_str(json?).ok()
 }
 
 #[cfg(test)]

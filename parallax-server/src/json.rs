@@ -241,10 +241,10 @@ impl<'a> ChangeObject<'a> {
     }
 }
 
-/// What is not there has no field: null is a value like others.
+/// A property before and after. What is not there has no field: null is a value like others.
 #[derive(serde::Serialize, ToSchema)]
-#[schema(as = SyncResultProperty)]
-struct PropertyObject<'a> {
+#[schema(as = PropertyChange)]
+pub(crate) struct PropertyObject<'a> {
     name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Value, required = false)]
@@ -255,7 +255,7 @@ struct PropertyObject<'a> {
 }
 
 impl<'a> PropertyObject<'a> {
-    fn new(change: &'a PropertyChange) -> Self {
+    pub(crate) fn new(change: &'a PropertyChange) -> Self {
         // The values are JSON already.
         let raw = |value: &'a Option<String>| serde_json::from_str(value.as_deref()?).ok();
         Self {
