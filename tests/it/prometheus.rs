@@ -543,6 +543,53 @@ for family in sorted(families(sys.stdin.read()), key=lambda family: family.name)
     assert!(text.lines().count() > 30, "{text}");
 }
 
+/// A misspelt option changes nothing and is no error: Grafana shows its default.
+#[test]
+fn dashboards_are_made_of_what_grafana_knows() {
+    const CHECKER: &str = "\
+import json, sys
+from grafana_foundation_sdk.cog import plugins
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.dashboard import Dashboard
+
+def lost(ours, known, path):
+    if isinstance(ours, dict):
+        for name, value in ours.items():
+            if name in known:
+                lost(value, known[name], f'{path}/{name}')
+            else:
+                print(f'{path}/{name}')
+    elif isinstance(ours, list):
+        for place, (value, same) in enumerate(zip(ours, known, strict=True)):
+            lost(value, same, f'{path}/{place}')
+    elif ours != known:
+        print(f'{path}: {ours!r} {known!r}')
+
+plugins.register_default_plugins()
+ours = json.load(sys.stdin)
+known = json.loads(json.dumps(Dashboard.from_json(ours), cls=JSONEncoder))
+# What the editor shows of a variable; the query itself is known.
+for variable in ours['templating']['list']:
+    variable.pop('definition', None)
+lost(ours, known, '')
+";
+    let Ok(sdk) = env::var("GRAFANA_SDK") else {
+        println!("not checked: Grafana's SDK is not there; `cargo xtask setup` fetches it");
+        return;
+    };
+    for name in ["overview.json", "source.json"] {
+        let checked = Command::new("python3")
+            .args(["-c", CHECKER])
+            .env("PYTHONPATH", &sdk)
+            .stdin(fs::File::open(dashboards().join(name)).unwrap())
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&checked.stderr);
+        assert!(checked.status.success(), "{name}: {told}");
+        assert_eq!(String::from_utf8(checked.stdout).unwrap(), "", "{name}");
+    }
+}
+
 /// The alerts, by name.
 fn alerts() -> Vec<String> {
     let rules = fs::read_to_string(dashboards().join("alerts.yml")).unwrap();

@@ -40,11 +40,13 @@ fn run_all(steps: &mut Steps) -> Result<()> {
     // nextest asks the cargo that started it, by its path with links resolved. Where a toolchain
     // is a link, that looks like another compiler, and everything would be built twice.
     let tests = format!(
-        "CARGO=cargo PROMETHEUS={} PROMTOOL={} PROMETHEUS_CLIENT={} STRACE={} CHROMIUM={} \
-         PLAYWRIGHT={} OTLP_PYTHONPATH={} SCHEMATHESIS={} {} run --workspace {FEATURES} --locked --profile ci",
+        "CARGO=cargo PROMETHEUS={} PROMTOOL={} PROMETHEUS_CLIENT={} GRAFANA_SDK={} STRACE={} \
+         CHROMIUM={} PLAYWRIGHT={} OTLP_PYTHONPATH={} SCHEMATHESIS={} {} run --workspace {FEATURES} \
+         --locked --profile ci",
         tools.prometheus,
         tools.promtool,
         tools.prometheus_client,
+        tools.grafana_sdk,
         tools.strace,
         tools.chromium,
         tools.playwright,

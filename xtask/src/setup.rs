@@ -23,6 +23,8 @@ pub(crate) struct Tools {
     pub(crate) chromium: String,
     /// What drives it: a module for node.
     pub(crate) playwright: String,
+    /// Where Python finds Grafana's models of dashboards.
+    pub(crate) grafana_sdk: String,
     /// Where Python finds OpenTelemetry's messages.
     pub(crate) otlp_pythonpath: String,
     /// Where Python finds what asks the daemon all that its OpenAPI document allows, and more.
@@ -76,6 +78,15 @@ const OPENTELEMETRY_PROTO: Package = Package {
     file: "opentelemetry/proto",
 };
 
+/// What dashboards and panels are made of, as Grafana's developers have it: of the oldest version that
+/// the dashboards are for.
+const GRAFANA_SDK: Package = Package {
+    name: "grafana-foundation-sdk",
+    version: "1769699998!10.1.0",
+    options: "--no-deps",
+    file: "grafana_foundation_sdk/models/dashboard.py",
+};
+
 const SCHEMATHESIS: Package = Package {
     name: "schemathesis",
     version: "4.32.5",
@@ -104,6 +115,7 @@ pub(crate) fn run() -> Result<Tools> {
         strace: find_or_install("strace", "strace")?,
         chromium: find_or_install("/usr/bin/chromium", "chromium")?,
         playwright: find_or_install_playwright()?,
+        grafana_sdk: GRAFANA_SDK.find_or_fetch()?,
         otlp_pythonpath: OPENTELEMETRY_PROTO.find_or_fetch()?,
         schemathesis: SCHEMATHESIS.find_or_fetch()?,
     })
@@ -231,7 +243,9 @@ impl Package {
             options,
             file,
         } = self;
-        let root = env::current_dir()?.join(format!("target/tools/{name}-{version}"));
+        // An epoch ends with what a shell would take for a piece of its history.
+        let version_alone = version.rsplit('!').next().unwrap_or(version);
+        let root = env::current_dir()?.join(format!("target/tools/{name}-{version_alone}"));
         if !root.join(file).exists() {
             println!("Python's package {name} is not there; fetching it");
             find_or_install("python3 -m pip", "python3-pip")?;
@@ -243,7 +257,7 @@ impl Package {
             println!("{line}");
             command::run(&line).with_context(|| format!("`{line}` failed"))?;
         }
-        println!("{name} {version} (`{}`)", root.display());
+        println!("{name} {version_alone} (`{}`)", root.display());
         Ok(root.display().to_string())
     }
 }
