@@ -378,10 +378,13 @@ impl Emissions {
 
     /// Returns the settled records of some buckets, in the order of ids, and the place of the first.
     pub(crate) fn of_buckets(&self, buckets: Range<usize>) -> (usize, &[Emitted]) {
-        if !self.is_many {
-            return (0, &self.records);
-        }
-        let start = |bucket: usize| self.starts.get(bucket).copied().unwrap_or_default();
+        let start = |bucket: usize| {
+            if self.is_many {
+                return self.starts.get(bucket).copied().unwrap_or_default();
+            }
+            let before = |record: &Emitted| bucket_of(record.id) < bucket;
+            self.records.partition_point(before)
+        };
         let places = start(buckets.start)..start(buckets.end);
         (places.start, self.records.get(places).unwrap_or_default())
     }
