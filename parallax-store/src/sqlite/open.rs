@@ -4,11 +4,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::error::StoreError;
 use crate::sqlite::error::{io_error, open_error};
 use crate::sqlite::lock::{Acknowledged, LockFile};
+use crate::sqlite::query;
 
 /// Forward-only; each in one transaction. A store's version is how many it has seen.
 const MIGRATIONS: [&str; 3] = [
@@ -78,11 +80,11 @@ impl Opened {
         let Some(written) = work(&transaction)? else {
             return Ok(None);
         };
-        let epoch = transaction.query_row(
-            "UPDATE px_meta SET value = value + 1 WHERE key = 'epoch' RETURNING value",
-            [],
-            |row| row.get(0),
-        )?;
+        let epoch = transaction
+            .prepare_cached(
+                "UPDATE px_meta SET value = value + 1 WHERE key = 'epoch' RETURNING value",
+            )?
+            .query_row([], |row| row.get(0))?;
         transaction.commit()?;
         if let Some(lock) = &self.lock {
             lock.acknowledge(epoch);
@@ -128,6 +130,7 @@ impl Location {
     pub(crate) fn open(&self) -> Result<Opened, StoreError> {
         let Self::File(path) = self else {
             let mut connection = Connection::open_in_memory()?;
+            set_up(&mut connection)?;
             configure(&connection)?;
             migrate(Path::new(":memory:"), &mut connection)?;
             return Ok(Opened {
@@ -249,10 +252,10 @@ pub(super) fn epoch(connection: &Connection) -> rusqlite::Result<Acknowledged> {
 
 fn open_file(path: &Path, access: OpenFlags) -> Result<Connection, StoreError> {
     let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection =
+    let mut connection =
         Connection::open_with_flags(path, flags).map_err(|error| open_error(path, error))?;
     connection.busy_timeout(Duration::from_secs(5))?;
-    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    set_up(&mut connection)?;
     Ok(connection)
 }
 
@@ -317,8 +320,15 @@ fn check_identity(path: &Path, connection: &Connection) -> Result<i64, StoreErro
     Ok(version)
 }
 
-fn configure(connection: &Connection) -> rusqlite::Result<()> {
+/// Sets what each connection is to do with statements.
+fn set_up(connection: &mut Connection) -> rusqlite::Result<()> {
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    // One plan for all values. Else statements that are kept are prepared again for others.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    query::set_up(connection)
+}
+
+fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(
         // Checkpoints are explicit, after the commit is acknowledged. No mmap: an I/O error would
         // be a signal, and it made the WAL-reset defect worse.
