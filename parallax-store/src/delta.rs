@@ -110,7 +110,7 @@ impl Delta {
             }
         }
         let differ = emissions.differ(stock.sums, stock.held);
-        for (buckets, differ) in ranges(&differ, part) {
+        for (buckets, differ) in differ.ranges(part) {
             let (mut place, emitted) = emissions.of_buckets(buckets.clone());
             if !differ {
                 for record in emitted {
@@ -225,19 +225,6 @@ pub(crate) fn add(counts: &mut Counts, more: Counts) {
     counts.held += more.held;
     counts.rejected += more.rejected;
     counts.duplicates += more.duplicates;
-}
-
-/// Divides some buckets into ranges that have to be compared and ranges that need not.
-fn ranges(differ: &[bool], part: Range<usize>) -> Vec<(Range<usize>, bool)> {
-    let mut ranges: Vec<(Range<usize>, bool)> = Vec::new();
-    let differ = differ.iter().enumerate().skip(part.start);
-    for (bucket, &differs) in differ.take(part.len()) {
-        match ranges.last_mut() {
-            Some((range, last)) if *last == differs => range.end = bucket + 1,
-            _ => ranges.push((bucket..bucket + 1, differs)),
-        }
-    }
-    ranges
 }
 
 struct Comparison<'a> {

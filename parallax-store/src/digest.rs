@@ -30,6 +30,63 @@ pub(crate) fn of_record(id: u128, hash: u128, claims: u64, seed: u64) -> u128 {
     xxh3_128_with_seed(&bytes, seed)
 }
 
+/// Some of the buckets, or all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Buckets {
+    All,
+    /// Those of which it says so.
+    These(Vec<bool>),
+}
+
+impl Buckets {
+    pub(crate) fn none() -> Self {
+        Self::These(vec![false; BUCKETS])
+    }
+
+    pub(crate) fn contains(&self, bucket: usize) -> bool {
+        match self {
+            Self::All => true,
+            Self::These(these) => these.get(bucket) == Some(&true),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::All => BUCKETS,
+            Self::These(these) => these.iter().filter(|is_one| **is_one).count(),
+        }
+    }
+
+    /// Returns those that are among these or others.
+    pub(crate) fn union(&self, others: &Self) -> Self {
+        let (Self::These(these), Self::These(those)) = (self, others) else {
+            return Self::All;
+        };
+        let either = these.iter().zip(those).map(|(this, that)| *this || *that);
+        let either: Vec<bool> = either.collect();
+        if either.iter().all(|is_one| *is_one) {
+            return Self::All;
+        }
+        Self::These(either)
+    }
+
+    /// Divides a part of all buckets into ranges of these and ranges of others.
+    pub(crate) fn ranges(&self, part: Range<usize>) -> Vec<(Range<usize>, bool)> {
+        let Self::These(these) = self else {
+            return vec![(part, true)];
+        };
+        let mut ranges: Vec<(Range<usize>, bool)> = Vec::new();
+        let these = these.iter().enumerate().skip(part.start);
+        for (bucket, &is_one) in these.take(part.len()) {
+            match ranges.last_mut() {
+                Some((range, last)) if *last == is_one => range.end = bucket + 1,
+                _ => ranges.push((bucket..bucket + 1, is_one)),
+            }
+        }
+        ranges
+    }
+}
+
 /// For each bucket the sum of its records' digests: equal sums mean equal records.
 ///
 /// A shortcut, not a proof: two different sets of records have equal sums once in 2^128.

@@ -7,7 +7,7 @@ use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use crate::claims::{ClaimSets, SetNo};
 use crate::contents::{Place, Spooled};
-use crate::digest::{self, BUCKETS, Sums, bucket_of};
+use crate::digest::{self, BUCKETS, Buckets, Sums, bucket_of};
 use crate::findings::Names;
 
 /// The place of a type or verb among the names of a run.
@@ -142,7 +142,7 @@ pub(crate) struct Emissions {
     /// As they came, steps in the order of their declaration; none once all are settled.
     unsorted: Vec<Vec<Emitted>>,
     /// Which buckets are settled.
-    settled: Vec<bool>,
+    settled: Buckets,
     /// All emissions.
     tally: Tally,
     /// Those of buckets that are not settled.
@@ -151,8 +151,10 @@ pub(crate) struct Emissions {
     records: Vec<Emitted>,
     /// Of many emissions: where the records of each bucket begin, and where the last one ends.
     starts: Vec<usize>,
-    /// A bucket with a rejected record equals no stored one.
-    pub(crate) sums: Sums,
+    /// The sum of the digests of all.
+    pub(crate) total: u128,
+    /// Of many emissions. A bucket with a rejected record equals no stored one.
+    sums: Option<Sums>,
     /// Types or verbs, each once.
     pub(crate) names: Vec<String>,
     /// All emissions, accepted or not.
@@ -184,28 +186,38 @@ impl Emissions {
             .flat_map(|(pieces, claims)| pieces.into_iter().map(move |piece| (piece, claims)))
             .collect();
         let parts = in_parts(is_many, &mut pieces, |pieces| {
-            let (mut sums, mut tally) = (Sums::default(), Tally::default());
+            let mut sums = is_many.then(Sums::default);
+            let (mut total, mut tally) = (0u128, Tally::default());
             for (piece, claims) in pieces {
                 for emission in piece {
                     emission.claims = claims.of_scope(emission.claims);
-                    sums.add(emission.id, emission.digest(sets, seed));
+                    let digest = emission.digest(sets, seed);
+                    total = total.wrapping_add(digest);
+                    if let Some(sums) = &mut sums {
+                        sums.add(emission.id, digest);
+                    }
                     tally.add(emission);
                 }
             }
-            (sums, tally)
+            (total, sums, tally)
         });
-        let (mut sums, mut tally) = (Sums::default(), Tally::default());
-        for (more_sums, more) in parts {
-            sums.add_all(&more_sums);
+        let mut parts = parts.into_iter();
+        let (mut total, mut sums, mut tally) = parts.next().unwrap_or_default();
+        for (more_total, more_sums, more) in parts {
+            total = total.wrapping_add(more_total);
+            if let (Some(sums), Some(more)) = (&mut sums, &more_sums) {
+                sums.add_all(more);
+            }
             tally.add_all(&more);
         }
         Self {
             unsorted: pieces.into_iter().map(|(piece, _)| piece).collect(),
-            settled: vec![false; BUCKETS],
+            settled: Buckets::none(),
             unsettled: tally.clone(),
             tally,
             records: Vec::new(),
             starts: Vec::new(),
+            total,
             sums,
             names,
             emitted,
@@ -223,21 +235,22 @@ impl Emissions {
 
     /// Tells of each bucket whether it differs from what is stored: of few emissions each does, and
     /// of all if the store keeps no sums. Records that are held are in no sum.
-    pub(crate) fn differ(&self, stored: Option<&Sums>, held: &[u128]) -> Vec<bool> {
-        let Some(stored) = stored.filter(|_| self.is_many) else {
-            return vec![true; BUCKETS];
+    pub(crate) fn differ(&self, stored: Option<&Sums>, held: &[u128]) -> Buckets {
+        let (Some(stored), Some(sums)) = (stored, &self.sums) else {
+            return Buckets::All;
         };
         let mut differ: Vec<bool> = (0..BUCKETS)
-            .map(|bucket| stored.get(bucket) != self.sums.get(bucket))
+            .map(|bucket| stored.get(bucket) != sums.get(bucket))
             .collect();
         for id in held {
             if let Some(differs) = differ.get_mut(bucket_of(*id)) {
                 *differs = true;
             }
         }
+        let differ = Buckets::These(differ);
         // Reading on is faster than looking for the next place.
-        if differ.iter().filter(|differs| **differs).count() > BUCKETS / 4 {
-            return vec![true; BUCKETS];
+        if differ.len() > BUCKETS / 4 {
+            return Buckets::All;
         }
         differ
     }
@@ -247,23 +260,21 @@ impl Emissions {
     /// Of all emissions of an id one record is made: of different contents the first wins, whoever
     /// emitted it claims it. Arrival plays no part. In a bucket that equals what is stored no id
     /// was emitted twice: the sum would be another one.
-    pub(crate) fn settle(&mut self, buckets: &[bool], sets: &mut ClaimSets, seed: u64) {
-        let wanted = self.settled.iter().zip(buckets);
-        let wanted: Vec<bool> = wanted
-            .map(|(settled, wanted)| *settled || *wanted)
-            .collect();
+    pub(crate) fn settle(&mut self, buckets: &Buckets, sets: &mut ClaimSets, seed: u64) {
+        let wanted = self.settled.union(buckets);
         if wanted == self.settled {
             return;
         }
-        let is_wanted = |emission: &Emitted| wanted.get(bucket_of(emission.id)) == Some(&true);
-        if wanted.iter().all(|wanted| *wanted) {
+        if wanted == Buckets::All {
             self.unsettled = Tally::default();
             let pieces = std::mem::take(&mut self.unsorted);
             self.sort(pieces);
         } else {
             self.unsettled = self.tally.clone();
             let pieces = self.unsorted.iter().map(|piece| {
-                let wanted = piece.iter().filter(|emission| is_wanted(emission));
+                let wanted = piece
+                    .iter()
+                    .filter(|emission| wanted.contains(bucket_of(emission.id)));
                 wanted.copied().collect::<Vec<_>>()
             });
             let pieces: Vec<Vec<Emitted>> = pieces.collect();
@@ -361,19 +372,25 @@ impl Emissions {
             }
             self.starts.push(self.records.len());
         }
-        if !self.is_many && !changed.is_empty() {
-            self.sums = Sums::default();
-            for record in &self.records {
-                self.sums.add(record.id, record.digest(sets, seed));
-            }
+        if changed.is_empty() {
             return;
         }
+        let Some(mut sums) = self.sums.take() else {
+            self.total = self.sum(0..BUCKETS, sets, seed);
+            return;
+        };
         for bucket in changed {
-            let (_, records) = self.of_buckets(bucket..bucket + 1);
-            let digests = records.iter().map(|record| record.digest(sets, seed));
-            let sum = digests.fold(0, u128::wrapping_add);
-            self.sums.set(bucket, sum);
+            sums.set(bucket, self.sum(bucket..bucket + 1, sets, seed));
         }
+        self.total = sums.total();
+        self.sums = Some(sums);
+    }
+
+    /// Sums up the digests of the settled records of some buckets.
+    fn sum(&self, buckets: Range<usize>, sets: &ClaimSets, seed: u64) -> u128 {
+        let (_, records) = self.of_buckets(buckets);
+        let digests = records.iter().map(|record| record.digest(sets, seed));
+        digests.fold(0, u128::wrapping_add)
     }
 
     /// Returns the settled records of some buckets, in the order of ids, and the place of the first.
@@ -460,8 +477,12 @@ pub(crate) fn in_parts<T: Send, U: Send>(
     items: &mut [T],
     job: impl Fn(&mut [T]) -> U + Sync,
 ) -> Vec<U> {
-    let threads = thread::available_parallelism().map_or(1, NonZero::get);
-    if !is_worth_it || threads == 1 || items.len() < 2 {
+    // Asked only then: the answer is read from files of the system.
+    let threads = match items.len() {
+        2.. if is_worth_it => thread::available_parallelism().map_or(1, NonZero::get),
+        _ => 1,
+    };
+    if threads == 1 {
         return vec![job(items)];
     }
     let size = items.len().div_ceil(threads);
@@ -537,7 +558,7 @@ pub(crate) mod tests {
         let claims = sets.single("hosts", None);
         let mut emissions = gathered(&emitted, claims, &sets, 7);
         assert!(emissions.is_many());
-        emissions.settle(&[true; BUCKETS], &mut sets, 7);
+        emissions.settle(&Buckets::All, &mut sets, 7);
         assert_eq!((emissions.duplicates, emissions.rejected), (0, 1));
         assert_eq!(emissions.find(first).unwrap().hash, 1);
         assert_eq!(emissions.find(first ^ 1).map(|record| record.hash), None);
@@ -553,7 +574,7 @@ pub(crate) mod tests {
     /// All that emissions say, but for how many are settled.
     fn said(emissions: &Emissions) -> impl PartialEq + std::fmt::Debug {
         let counts = (emissions.duplicates, emissions.rejected);
-        (emissions.sums.clone(), counts)
+        (emissions.total, emissions.sums.clone(), counts)
     }
 
     #[test]
@@ -575,11 +596,11 @@ pub(crate) mod tests {
         let gathered = || gathered(&emitted, claims, &ClaimSets::default(), 7);
 
         let mut at_once = gathered();
-        at_once.settle(&[true; BUCKETS], &mut sets, 7);
+        at_once.settle(&Buckets::All, &mut sets, 7);
         assert_eq!(at_once.unsettled().count(), 0);
 
         let mut by_piece = gathered();
-        let of = |place: usize| -> Vec<bool> { (0..BUCKETS).map(|b| b % 8 == place).collect() };
+        let of = |place| Buckets::These((0..BUCKETS).map(|b| b % 8 == place).collect());
         // Only these hold ids that were emitted twice.
         by_piece.settle(&of(0), &mut sets, 7);
         assert_eq!(said(&by_piece), said(&at_once));

@@ -278,7 +278,7 @@ fn fingerprint(output: &ConnectorOutput, kinds: [&Emissions; 2], seed: u64) -> [
         for count in [emissions.emitted, emissions.duplicates, emissions.rejected] {
             put(&count.to_le_bytes());
         }
-        put(&emissions.sums.total().to_le_bytes());
+        put(&emissions.total.to_le_bytes());
     }
     hasher.digest128().to_be_bytes()
 }

@@ -113,8 +113,7 @@ impl Comparing<'_> {
         let reads = RecordKind::ALL.into_iter().zip(known);
         let reads = reads.map(|(kind, ((live, sums), held))| {
             let differ = self.findings.of_kind(kind).differ(sums.as_ref(), held);
-            let differ = differ.iter().filter(|differs| **differs).count();
-            live * differ as u64 / BUCKETS as u64
+            live * differ.len() as u64 / BUCKETS as u64
         });
         reads.sum()
     }
