@@ -241,7 +241,7 @@ impl Comparison<'_> {
         self.count_emitted(name, records, |counts| &mut counts.unchanged);
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "memory ends long before")]
+    #[expect(clippy::cast_possible_truncation, reason = "they are at most `MOST`")]
     fn only_emitted(&mut self, place: usize, record: Emitted) {
         // A rejected record that is not stored has nothing to keep.
         if record.is_accepted() {

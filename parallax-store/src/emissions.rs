@@ -168,6 +168,8 @@ pub(crate) struct Emissions {
 impl Emissions {
     /// Fewer are not worth a thread, nor being divided into buckets.
     pub(crate) const MANY: usize = 16_384;
+    /// More have no place: see [`Delta::creates`](crate::delta::Delta::creates).
+    pub(crate) const MOST: u64 = u32::MAX as u64;
 
     /// Sums up the emissions of each step, steps in the order of their declaration.
     pub(crate) fn new(

@@ -2,7 +2,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use parallax_core::Imbalance;
+use parallax_core::{Imbalance, RecordKind};
 
 /// Why a store cannot be opened or read.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -245,6 +245,14 @@ pub enum CommitError {
         /// The account.
         account_id: String,
     },
+    /// The run emitted more records of a kind than a commit can take: some four billion.
+    #[error("{records} {} are more than a commit takes", kind.plural())]
+    TooManyRecords {
+        /// The kind.
+        kind: RecordKind,
+        /// How many records of it were emitted.
+        records: u64,
+    },
     /// The counts of the commit do not add up: a defect of Parallax, caught before it was stored.
     #[error(transparent)]
     Imbalance(#[from] Imbalance),
@@ -259,6 +267,7 @@ impl CommitError {
         match self {
             Self::SyncIdReused { .. } => "sync_id_reused",
             Self::Superseded { .. } => "superseded",
+            Self::TooManyRecords { .. } => "too_many_records",
             Self::Imbalance(_) => "imbalance",
             Self::Store(error) => error.code(),
         }
@@ -269,6 +278,7 @@ impl CommitError {
         match self {
             Self::SyncIdReused { .. } => "give each run an id of its own, or none",
             Self::Superseded { .. } => "nothing: what the later run saw is newer",
+            Self::TooManyRecords { .. } => "nothing was committed: divide them among accounts",
             Self::Imbalance(_) => "nothing was committed: please report this as a defect",
             Self::Store(error) => error.help(),
         }

@@ -7,6 +7,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 use crate::claims::{ClaimSets, Judge, SetNo};
 use crate::delta::{Delta, add};
 use crate::digest::LARGE;
+use crate::emissions::Emissions;
 use crate::error::{CommitError, StoreError};
 use crate::findings::Findings;
 use crate::guard::{Alarm, shape};
@@ -89,6 +90,12 @@ impl Decision {
         options: &Options,
         seed: u64,
     ) -> Result<Decided, CommitError> {
+        for kind in RecordKind::ALL {
+            let records = findings.of_kind(kind).emitted;
+            if records > Emissions::MOST {
+                return Err(CommitError::TooManyRecords { kind, records });
+            }
+        }
         let source = find_source(transaction, &findings.output)?;
         let source_id = source.as_ref().map_or(-1, |source| source.source_id);
         let live = |kind| {
@@ -388,4 +395,33 @@ pub(super) fn name_of(transaction: &Transaction<'_>, name_id: i64) -> Result<Str
 /// Tells whether a kind of a source is worth digests.
 pub(super) fn is_large(records: u64) -> bool {
     records > LARGE
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::SystemTime;
+
+    use parallax_core::{Run, StepReport, StepStatus, SyncReport};
+
+    use super::*;
+    use crate::findings::Collected;
+    use crate::sqlite::commit::decide_and_write;
+
+    #[test]
+    fn more_records_than_have_places_are_refused() {
+        let mut step = StepReport::new("hosts", "");
+        step.status = StepStatus::Completed;
+        step.relationships = Emissions::MOST + 1;
+        let run = Run::new("fleet", "acme", "sync-1", 1, SystemTime::UNIX_EPOCH);
+        let output = ConnectorOutput::new(run, SyncReport::new(vec![step]), Vec::new(), 0);
+        let collected = Collected::new(7, std::env::temp_dir(), Arc::default());
+        let mut findings = Findings::new(output, collected);
+        let mut store = Location::Memory.open().unwrap();
+        let written = decide_and_write(&mut store, &mut findings, &Options::default(), 7);
+        assert_eq!(
+            written.unwrap_err().to_string(),
+            "4294967296 relationships are more than a commit takes"
+        );
+    }
 }
