@@ -12,7 +12,7 @@ const PROOFS: [(&str, u64); 4] = [
     ("images", 0),
     ("operations", 0),
     ("kills", 6),
-    ("histories", 250),
+    ("histories", 150),
 ];
 
 /// Runs the proof of a name, or all, one after the other.
