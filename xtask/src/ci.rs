@@ -74,7 +74,7 @@ fn faults(steps: &mut Steps) -> Result<()> {
         steps.run(name, &line, command::run)?;
     }
     for (name, arguments) in [
-        ("faults: images", "images --count 4000"),
+        ("faults: images", "images --count 12000"),
         ("faults: operations", "operations"),
     ] {
         steps.run(name, &torture::fault(arguments)?, command::run)?;
