@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use parallax_store::{Store, StoreError};
+use parallax_store::{JournalName, Store, StoreError};
 use parallax_tests::Rec;
 
 use crate::support::{fresh_sync_id, keys, lines, run, scope, script, step, words};
@@ -15,6 +15,7 @@ fn load(path: &Path, sql: &str) {
 
 const V1: &str = include_str!("../../parallax-store/src/sqlite/testdata/store_v1.sql");
 const V2: &str = include_str!("../../parallax-store/src/sqlite/testdata/store_v2.sql");
+const V3: &str = include_str!("../../parallax-store/src/sqlite/testdata/store_v3.sql");
 
 #[tokio::test]
 async fn store_of_version_1_keeps_everything() {
@@ -30,7 +31,7 @@ async fn store_of_version_1_keeps_everything() {
             error,
             StoreError::Older {
                 found: 1,
-                current: 3,
+                current: 4,
                 ..
             }
         ),
@@ -156,4 +157,40 @@ async fn store_of_version_2_keeps_its_held_deletes() {
     let journals = store.journals("", 10).await.unwrap();
     assert_eq!(journals.len(), 1);
     assert_eq!(store.verify().await.unwrap().problems, []);
+}
+
+#[tokio::test]
+async fn store_of_version_3_keeps_its_syncs_in_their_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("parallax.db");
+    load(&path, V3);
+    let store = Store::open(&format!("sqlite:{}", path.display()))
+        .await
+        .unwrap();
+    assert_eq!(store.verify().await.unwrap().problems, []);
+    let syncs = "SELECT number, sync_id, outcome, entities_created FROM parallax_sync
+         ORDER BY number";
+    let found = [
+        lines(&store, syncs).await,
+        lines(
+            &store,
+            "SELECT account_id, entities, relationships, relationships_waiting, entities_kept,
+                 syncs, last_sync_id FROM parallax_source",
+        )
+        .await,
+    ];
+    insta::assert_snapshot!(found.concat().join("\n"), @r"
+    1 01a20602-e374-7785-b999-b5ad3f761d21 committed 37
+    2 01a20602-e3d0-72fd-a42f-737747fe3afc committed 0
+    acme 37 22 2 0 2 01a20602-e3d0-72fd-a42f-737747fe3afc
+    ");
+    let name = JournalName {
+        connector_id: "moody".to_owned(),
+        account_id: "acme".to_owned(),
+        sync_id: "01a20602-e374-7785-b999-b5ad3f761d21".to_owned(),
+    };
+    let journal = store.journal(&name, 1).await.unwrap();
+    assert!(journal.lines.last().unwrap().contains("committed"));
+    let found = store.journals("01a20602-e374", 10).await.unwrap();
+    assert_eq!(found, [name]);
 }

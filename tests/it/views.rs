@@ -6,6 +6,7 @@ use parallax_connect::{
     Connector, ConnectorError, Step, StepContext, Timestamp, entity, relationship, run_connector,
     step,
 };
+use parallax_store::Cell;
 
 use crate::support::{lines, memory};
 
@@ -195,4 +196,39 @@ async fn queries_only_read() {
         lines(&store, "SELECT count(*) FROM parallax_entity").await,
         ["0"]
     );
+}
+
+/// With a thousand sources, all that is read of one for each of them is read a thousand times.
+#[tokio::test]
+async fn sources_are_listed_without_reading_what_they_hold() {
+    let store = memory().await;
+    let plan = store
+        .query("EXPLAIN QUERY PLAN SELECT * FROM parallax_source")
+        .await
+        .unwrap();
+    let line = |row: &Vec<Cell>| match row.last() {
+        Some(Cell::Text(line)) => line.clone(),
+        other => panic!("{other:?}"),
+    };
+    let lines: Vec<_> = plan.rows.iter().map(line).collect();
+    insta::assert_snapshot!(lines.join("\n"), @r"
+    SCAN s
+    SEARCH l USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN
+    SEARCH u USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN
+    SEARCH c USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN
+    CORRELATED SCALAR SUBQUERY 3
+    SEARCH e USING COVERING INDEX px_entity_held (source_id=? AND held>?)
+    CORRELATED SCALAR SUBQUERY 4
+    SEARCH r USING COVERING INDEX px_relationship_held (source_id=? AND held>?)
+    CORRELATED SCALAR SUBQUERY 5
+    MATERIALIZE waiting
+    SCAN w USING COVERING INDEX px_waiting_missing
+    SEARCH r USING INTEGER PRIMARY KEY (rowid=?)
+    USE TEMP B-TREE FOR GROUP BY
+    USE TEMP B-TREE FOR count(DISTINCT)
+    BLOOM FILTER ON w (source_id=?)
+    SEARCH w USING AUTOMATIC COVERING INDEX (source_id=?)
+    CORRELATED SCALAR SUBQUERY 7
+    SEARCH y USING COVERING INDEX px_sync_source (source_id=?)
+    ");
 }

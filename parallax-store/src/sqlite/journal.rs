@@ -178,9 +178,10 @@ pub(super) fn find(
     prefix: &str,
     limit: u32,
 ) -> Result<Vec<JournalName>, StoreError> {
+    // What begins so lies between it and it with the last of all characters behind.
     let mut statement = connection.prepare_cached(
         "SELECT connector_id, account_id, sync_id FROM px_journal
-         WHERE substr(sync_id, 1, length(?1)) = ?1
+         WHERE sync_id >= ?1 AND sync_id < ?1 || char(1114111)
          GROUP BY connector_id, account_id, sync_id ORDER BY max(chunk) DESC LIMIT ?2",
     )?;
     let names = statement.query_map(params![prefix, limit], |row| {

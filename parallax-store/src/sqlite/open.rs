@@ -13,12 +13,13 @@ use crate::sqlite::lock::{Acknowledged, LockFile};
 use crate::sqlite::query;
 
 /// Forward-only; each in one transaction. A store's version is how many it has seen.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("migrations/0001.sql"),
     include_str!("migrations/0002.sql"),
     include_str!("migrations/0003.sql"),
+    include_str!("migrations/0004.sql"),
 ];
-const SCHEMA_VERSION: i64 = 3;
+const SCHEMA_VERSION: i64 = 4;
 
 /// "PRLX": marks a SQLite file as ours.
 const APPLICATION_ID: i64 = 0x5052_4c58;
