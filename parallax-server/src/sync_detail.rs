@@ -121,11 +121,8 @@ fn of_sync(sync: Row<'_>, sql: &str) -> String {
 }
 
 async fn find(store: &Store, sync_id: &str, filter: &Filter<'_>) -> Result<Rows, Failure> {
-    let (value, chars) = (quoted(sync_id), sync_id.chars().count());
-    let conditions = [
-        format!("sync_id = {value}"),
-        format!("substr(sync_id, 1, {chars}) = {value}"),
-    ];
+    let value = quoted(sync_id);
+    let conditions = [format!("sync_id = {value}"), begins_so(sync_id)];
     let mut found = Rows {
         columns: Vec::new(),
         rows: Vec::new(),
@@ -146,6 +143,13 @@ async fn find(store: &Store, sync_id: &str, filter: &Filter<'_>) -> Result<Rows,
         }
     }
     Ok(found)
+}
+
+/// Returns the condition for ids that begin so: they lie between it and it with the last of all
+/// characters behind.
+pub(crate) fn begins_so(sync_id: &str) -> String {
+    let value = quoted(sync_id);
+    format!("sync_id >= {value} AND sync_id < {value} || char(1114111)")
 }
 
 #[derive(Serialize)]

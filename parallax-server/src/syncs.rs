@@ -25,15 +25,6 @@ const COLUMNS: [&str; 8] = [
     "committed_at",
 ];
 
-/// Newest first; those of one moment in an order of their own, so that a list can go on after any.
-pub(crate) const ORDER: [&str; 5] = [
-    "committed_at",
-    "started_at",
-    "sync_id",
-    "connector_id",
-    "account_id",
-];
-
 /// The time in a UUID v7, which tells syncs apart.
 const ID_CHARS: usize = 13;
 
@@ -81,6 +72,17 @@ impl<'a> From<&'a SyncsArgs> for Filter<'a> {
 /// Returns the statement that finds syncs, newest first.
 pub(crate) fn select(filter: &Filter<'_>, condition: Option<String>) -> String {
     let columns: Vec<&str> = COLUMNS.into_iter().chain(SyncStats::FIELDS).collect();
+    select_columns(&columns, filter, condition)
+}
+
+/// The same with the number of each sync in a last column, below which a list goes on.
+pub(crate) fn select_numbered(filter: &Filter<'_>, condition: Option<String>) -> String {
+    let columns = COLUMNS.into_iter().chain(SyncStats::FIELDS);
+    let columns: Vec<&str> = columns.chain(["number"]).collect();
+    select_columns(&columns, filter, condition)
+}
+
+fn select_columns(columns: &[&str], filter: &Filter<'_>, condition: Option<String>) -> String {
     let filters = [
         ("connector_id", filter.connector_id),
         ("account_id", filter.account_id),
@@ -95,11 +97,8 @@ pub(crate) fn select(filter: &Filter<'_>, condition: Option<String>) -> String {
         [] => String::new(),
         filters => format!(" WHERE {}", filters.join(" AND ")),
     };
-    format!(
-        "SELECT {} FROM parallax_sync{filters} ORDER BY {}",
-        columns.join(", "),
-        ORDER.map(|column| format!("{column} DESC")).join(", "),
-    )
+    let columns = columns.join(", ");
+    format!("SELECT {columns} FROM parallax_sync{filters} ORDER BY number DESC")
 }
 
 /// Returns a table, with long ids cut short if it does not fit otherwise. `table` makes it, of ids
@@ -173,6 +172,44 @@ mod tests {
 
     use super::*;
     use crate::args::StoreArgs;
+    use crate::testing::plan;
+
+    #[tokio::test]
+    async fn lists_are_read_from_their_end_and_syncs_found_by_their_ids() {
+        let all = Filter::default();
+        let of_one = Filter {
+            connector_id: Some("team"),
+            account_id: Some("acme"),
+            outcome: None,
+        };
+        let below = || Some("number < 7".to_owned());
+        let begins = || Some(sync_detail::begins_so("01a2032d"));
+        let plans = [
+            plan(&select_numbered(&all, None)).await,
+            plan(&select_numbered(&all, below())).await,
+            plan(&select_numbered(&of_one, below())).await,
+            plan(&select(&all, begins())).await,
+            plan(&select(&of_one, begins())).await,
+        ];
+        insta::assert_snapshot!(plans.join("\n\n"), @r"
+        SCAN y
+        SEARCH s USING INTEGER PRIMARY KEY (rowid=?)
+
+        SEARCH y USING INTEGER PRIMARY KEY (rowid<?)
+        SEARCH s USING INTEGER PRIMARY KEY (rowid=?)
+
+        SEARCH s USING COVERING INDEX sqlite_autoindex_px_source_1 (connector_id=? AND account_id=?)
+        SEARCH y USING INDEX px_sync_source (source_id=? AND sync<?)
+
+        SEARCH y USING INDEX px_sync_id (sync_id>? AND sync_id<?)
+        SEARCH s USING INTEGER PRIMARY KEY (rowid=?)
+        USE TEMP B-TREE FOR ORDER BY
+
+        SEARCH s USING COVERING INDEX sqlite_autoindex_px_source_1 (connector_id=? AND account_id=?)
+        SEARCH y USING INDEX sqlite_autoindex_px_sync_1 (source_id=? AND sync_id>? AND sync_id<?)
+        USE TEMP B-TREE FOR ORDER BY
+        ");
+    }
 
     #[test]
     fn filters_are_quoted() {
@@ -186,7 +223,7 @@ mod tests {
         };
         let sql = sql(&args);
         let (_, filters) = sql.split_once("parallax_sync").unwrap();
-        insta::assert_snapshot!(filters, @" WHERE connector_id = 'host' AND account_id = 'o''neill'' OR ''1' ORDER BY committed_at DESC, started_at DESC, sync_id DESC, connector_id DESC, account_id DESC LIMIT 3");
+        insta::assert_snapshot!(filters, @" WHERE connector_id = 'host' AND account_id = 'o''neill'' OR ''1' ORDER BY number DESC LIMIT 3");
     }
 
     #[test]

@@ -6,10 +6,20 @@ use std::time::Duration;
 
 use parallax_connect::{ConnectorError, StepReport, StepStatus, SyncReport};
 use parallax_core::{Counts, RecordKind, SyncStats};
-use parallax_store::{Action, Change, Outcome, PropertyChange, TypeCounts};
+use parallax_store::{Action, Change, Outcome, PropertyChange, Store, TypeCounts};
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::conclusion::{Committed, Conclusion};
+use crate::rows::rows;
+
+/// Returns how the store would find what a statement asks for, line by line.
+pub(crate) async fn plan(sql: &str) -> String {
+    let store = Store::open("sqlite::memory:").await.unwrap();
+    let sql = format!("EXPLAIN QUERY PLAN {sql}");
+    let plan = store.query(&sql).await.unwrap();
+    let lines: Vec<_> = rows(&plan).filter_map(|row| row.text("detail")).collect();
+    lines.join("\n")
+}
 
 /// Returns a sync that committed these counts.
 pub(crate) fn concluded(outcome: Outcome, types: &[(RecordKind, &str, Counts)]) -> Conclusion {

@@ -152,7 +152,7 @@ pub(super) async fn sources(
         Some(cursor) => Some(request::cursor(cursor)?),
         None => None,
     };
-    let known = Known::read(&daemon).await?;
+    let known = Known::read(&daemon, None).await?;
     let mut ids: Vec<&SourceId> = known.sources.keys().collect();
     ids.retain(|id| after.as_ref().is_none_or(|after| *id > after));
     let more = ids.len() > limit;
@@ -173,7 +173,7 @@ pub(super) async fn source(
     Live(daemon): Live,
     Place(id): Place<SourceId>,
 ) -> Result<Json, Problem> {
-    let known = Known::read(&daemon).await?;
+    let known = Known::read(&daemon, Some(&id)).await?;
     let syncs = recent_syncs(&daemon.store, &[&id], RECENT).await?;
     let objects = known.objects(&[&id], &syncs);
     match objects.first() {
@@ -193,7 +193,7 @@ pub(super) async fn source(
 /// A connector and an account.
 type SourceId = (String, String);
 
-/// What is known of all sources, but for their syncs.
+/// What is known of sources, but for their syncs.
 struct Known {
     now: Timestamp,
     stored: Rows,
@@ -205,13 +205,24 @@ struct Known {
 }
 
 impl Known {
-    async fn read(daemon: &Daemon) -> Result<Self, StoreError> {
+    /// Reads all, or one.
+    async fn read(daemon: &Daemon, one: Option<&SourceId>) -> Result<Self, StoreError> {
+        let is_wanted = |connector_id: &str, account_id: &str| {
+            one.is_none_or(|(c, a)| c == connector_id && a == account_id)
+        };
         let jobs = daemon.scheduler.jobs().await;
-        let sql = "SELECT connector_id, account_id, entities, relationships, entities_held, \
-                       relationships_held, relationships_waiting, syncs, last_sync_id, \
-                       last_outcome, last_sync_at, last_success_at, last_complete_at \
-                   FROM parallax_source";
-        let stored = daemon.store.query(sql).await?;
+        let condition = one.map_or_else(String::new, |(connector_id, account_id)| {
+            let (connector_id, account_id) = (quoted(connector_id), quoted(account_id));
+            format!("WHERE connector_id = {connector_id} AND account_id = {account_id}")
+        });
+        let sql = format!(
+            "SELECT connector_id, account_id, entities, relationships, entities_held, \
+                 relationships_held, entities_kept, relationships_kept, relationships_waiting, \
+                 syncs, last_sync_id, last_outcome, last_sync_at, last_success_at, \
+                 last_complete_at \
+             FROM parallax_source {condition}"
+        );
+        let stored = daemon.store.query(&sql).await?;
         let mut sources: BTreeMap<_, (Option<usize>, Option<JobStatus>)> = BTreeMap::new();
         for (place, row) in rows(&stored).enumerate() {
             let text = |column| row.text(column).unwrap_or_default().to_owned();
@@ -219,6 +230,9 @@ impl Known {
             sources.entry(id).or_default().0 = Some(place);
         }
         for job in jobs {
+            if !is_wanted(&job.connector_id, &job.account_id) {
+                continue;
+            }
             let id = (job.connector_id.clone(), job.account_id.clone());
             sources.entry(id).or_default().1 = Some(job);
         }
@@ -226,11 +240,17 @@ impl Known {
         let mut faults: HashMap<SourceId, Fault> = HashMap::new();
         let listed = daemon.roster.read();
         for source in &listed.sources {
+            if !is_wanted(&source.connector_id, &source.account_id) {
+                continue;
+            }
             let schedule = schedule_in_short(&source.schedule, source.interval);
             schedules.insert(source.id(), (schedule, source.interval));
         }
         for waiting in &listed.broken {
             let (broken, due_in) = (&waiting.broken, waiting.due_in());
+            if !is_wanted(&broken.config.name, broken.account_id()) {
+                continue;
+            }
             let id = (broken.config.name.clone(), broken.account_id().to_owned());
             sources.entry(id.clone()).or_default();
             let schedule = schedule_in_short(&broken.config.schedule, broken.interval);
@@ -288,9 +308,6 @@ impl Known {
             Some(Activity::Waiting { .. }) => ("waiting", None),
             Some(Activity::Running { elapsed, .. }) => ("running", Some(*elapsed)),
         };
-        let success = syncs.successes.get(id).copied();
-        let success = success.and_then(|place| row_at(&syncs.rows, place));
-        let kept = |column| success.map_or(0, |row| row.number(column));
         let recent = syncs.by_source.get(id).into_iter().flatten();
         let recent = recent.filter_map(|place| row_at(&syncs.rows, *place));
         Source {
@@ -309,8 +326,8 @@ impl Known {
             relationships: number("relationships"),
             entities_held: number("entities_held"),
             relationships_held: number("relationships_held"),
-            entities_kept: kept("entities_kept"),
-            relationships_kept: kept("relationships_kept"),
+            entities_kept: number("entities_kept"),
+            relationships_kept: number("relationships_kept"),
             relationships_waiting: number("relationships_waiting"),
             syncs: number("syncs"),
             last_sync_id: text("last_sync_id"),
@@ -333,50 +350,68 @@ struct Syncs {
     rows: Rows,
     /// The places of a source's syncs in the rows, the newest first.
     by_source: HashMap<SourceId, Vec<usize>>,
-    /// The place of its last sync that did not fail.
-    successes: HashMap<SourceId, usize>,
 }
 
-/// Finds the last syncs of sources, and of each the last one that did not fail.
+/// Finds the last syncs of sources.
 async fn recent_syncs(store: &Store, ids: &[&SourceId], recent: u32) -> Result<Syncs, StoreError> {
-    let ids: Vec<String> = ids
-        .iter()
-        .map(|(connector_id, account_id)| {
-            format!("({}, {})", quoted(connector_id), quoted(account_id))
-        })
-        .collect();
-    let found = match ids.as_slice() {
-        [] => "0".to_owned(),
-        ids => format!("(connector_id, account_id) IN (VALUES {})", ids.join(", ")),
+    let mut syncs = Syncs {
+        rows: Rows {
+            columns: Vec::new(),
+            rows: Vec::new(),
+        },
+        by_source: HashMap::new(),
     };
-    let success = "outcome IN ('committed', 'partial')";
-    let sql = format!(
-        "SELECT * FROM ( \
-             SELECT *, {success} AS is_success, \
-                 row_number() OVER (PARTITION BY connector_id, account_id \
-                     ORDER BY committed_at DESC, started_at DESC) AS place, \
-                 row_number() OVER (PARTITION BY connector_id, account_id, {success} \
-                     ORDER BY committed_at DESC, started_at DESC) AS place_of_kind \
-             FROM parallax_sync WHERE {found} \
-         ) WHERE place <= {recent} OR (is_success AND place_of_kind = 1) \
-         ORDER BY connector_id, account_id, place"
-    );
-    let found = store.query(&sql).await?;
-    let mut by_source: HashMap<SourceId, Vec<usize>> = HashMap::new();
-    let mut successes = HashMap::new();
-    for (at, row) in rows(&found).enumerate() {
+    if ids.is_empty() || recent == 0 {
+        return Ok(syncs);
+    }
+    syncs.rows = store.query(&select_recent(ids, recent)).await?;
+    for (at, row) in rows(&syncs.rows).enumerate() {
         let text = |column| row.text(column).unwrap_or_default().to_owned();
         let id = (text("connector_id"), text("account_id"));
-        if row.number("is_success") == 1 && row.number("place_of_kind") == 1 {
-            successes.insert(id.clone(), at);
-        }
-        if row.number("place") <= recent.into() {
-            by_source.entry(id).or_default().push(at);
-        }
+        syncs.by_source.entry(id).or_default().push(at);
     }
-    Ok(Syncs {
-        rows: found,
-        by_source,
-        successes,
-    })
+    Ok(syncs)
+}
+
+/// Returns the statement that finds the last syncs of sources, newest first.
+fn select_recent(ids: &[&SourceId], recent: u32) -> String {
+    let id = |(connector_id, account_id): &&SourceId| {
+        format!("({}, {})", quoted(connector_id), quoted(account_id))
+    };
+    let ids: Vec<String> = ids.iter().map(id).collect();
+    // Source by source, each from its newest sync on: what else is on record is not looked at.
+    format!(
+        "WITH wanted (connector_id, account_id) AS (VALUES {}) \
+         SELECT y.connector_id, y.account_id, y.sync_id, y.outcome, y.committed_at, \
+             y.duration_ms, y.entities_created, y.entities_updated, y.entities_deleted, \
+             y.relationships_created, y.relationships_updated, y.relationships_deleted \
+         FROM wanted w CROSS JOIN parallax_sync y ON y.number IN ( \
+             SELECT r.number FROM parallax_sync r \
+             WHERE r.connector_id = w.connector_id AND r.account_id = w.account_id \
+             ORDER BY r.number DESC LIMIT {recent}) \
+         ORDER BY y.number DESC",
+        ids.join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::plan;
+
+    #[tokio::test]
+    async fn recent_syncs_are_found_without_looking_at_others() {
+        let id = ("team".to_owned(), "acme".to_owned());
+        insta::assert_snapshot!(plan(&select_recent(&[&id], 20)).await, @r"
+        CO-ROUTINE wanted
+        SCAN CONSTANT ROW
+        SCAN w
+        SEARCH y USING INTEGER PRIMARY KEY (rowid=?)
+        CORRELATED LIST SUBQUERY 2
+        SEARCH s USING COVERING INDEX sqlite_autoindex_px_source_1 (connector_id=? AND account_id=?)
+        SEARCH y USING COVERING INDEX px_sync_source (source_id=?)
+        SEARCH s USING INTEGER PRIMARY KEY (rowid=?)
+        USE TEMP B-TREE FOR ORDER BY
+        ");
+    }
 }

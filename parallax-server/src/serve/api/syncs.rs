@@ -13,10 +13,11 @@ use super::schema::{Sync, SyncDetail};
 use crate::error::Failure;
 use crate::json::SyncObject;
 use crate::plan::Source;
-use crate::rows::quoted;
+use crate::query::objects;
+use crate::rows::rows;
 use crate::story::Story;
 use crate::sync_detail::{self, Detail};
-use crate::syncs::{Filter, ORDER, select};
+use crate::syncs::{Filter, select_numbered};
 
 /// Which syncs are listed.
 #[derive(Deserialize, IntoParams)]
@@ -51,15 +52,23 @@ pub(super) async fn syncs(
     let limit = request::limit(params.limit)? as usize;
     let after = match &params.cursor {
         Some(cursor) => {
-            let place: [String; ORDER.len()] = request::cursor(cursor)?;
-            let place = place.map(|value| quoted(&value)).join(", ");
-            Some(format!("({}) < ({place})", ORDER.join(", ")))
+            let number: u64 = request::cursor(cursor)?;
+            Some(format!("number < {number}"))
         }
         None => None,
     };
-    let sql = format!("{} LIMIT {}", select(&filter, after), limit + 1);
-    let found = daemon.store.query(&sql).await?;
-    Ok(Json::page(found, limit, ORDER))
+    let sql = format!("{} LIMIT {}", select_numbered(&filter, after), limit + 1);
+    let mut found = daemon.store.query(&sql).await?;
+    let more = found.rows.len() > limit;
+    found.rows.truncate(limit);
+    let last = rows(&found).last().filter(|_| more);
+    let next = last.map(|row| request::as_cursor(&row.number("number")));
+    // Where the list goes on is nobody else's business.
+    found.columns.pop();
+    Ok(Json::of(&Page {
+        items: objects(&found),
+        next,
+    }))
 }
 
 /// Of which source a sync is, where several have one of its id.
