@@ -200,6 +200,9 @@ async function approves(page, daemon) {
   await told(page, '.changeset .state', 'approved');
   await page.getByRole('link', { name: 'Sources' }).click();
   await told(page, 'tr[data-source="shrinking"] td:nth-of-type(3)', '2');
+  // Its last syncs are asked for once it is looked at.
+  await page.reload();
+  await page.locator('tr[data-source="host"] .spark:not([aria-label^="last 0"])').waitFor();
   for (const name of ['Syncs', 'Now']) {
     await page.getByRole('link', { name, exact: true }).click();
     await told(page, 'main', 'shrinking');

@@ -112,9 +112,12 @@ function entity(app, id) {
   };
 }
 
+const bySync = (source, { sync_id }) =>
+  [' by ', h('a', { href: syncLink({ ...source, sync_id }) }, h('code', null, sync_id.slice(0, 13)))];
+
 /** Says why a record is there or gone in a source, and who said so. */
 function why(one) {
-  const sync = (at) => at && [time(at.committed_at), ' by ', h('a', { href: syncLink({ ...one, sync_id: at.sync_id }) }, h('code', null, at.sync_id.slice(0, 13)))];
+  const sync = (at) => at && [time(at.committed_at), bySync(one, at)];
   const fact = (name, what) => what && h('div', { key: name }, h('dt', null, name), h('dd', null, what));
   const words = {
     live: 'The last sync that could tell saw it.',
@@ -155,7 +158,7 @@ function timeline(events) {
   return h('ol', { class: 'timeline' }, events.map((event, n) =>
     h('li', { key: n, class: names[event.action] ?? '' },
       h('p', null, h('b', null, event.action), ' ', event.sync && time(event.sync.committed_at), ' in ', source(event),
-        event.sync && [' by ', h('a', { href: syncLink({ ...event, sync_id: event.sync.sync_id }) }, h('code', null, event.sync.sync_id.slice(0, 13)))],
+        event.sync && bySync(event, event.sync),
         event.changeset != null && [', ', h('a', { href: link(['held', String(event.changeset)]) }, `changeset ${event.changeset} approved`)],
         event.claims?.length > 0 && `, looked for by ${event.claims.map(({ step_id }) => step_id).join(', ')}`),
       event.changes?.length > 0 && table('Changes', [], event.changes.map((change) =>

@@ -97,3 +97,8 @@ export const sourceKey = ({ connector_id, account_id }) => `${connector_id}\n${a
 /** Describes a source: what reads, and which account. */
 export const source = ({ connector_id, account_id }) =>
   h('span', { class: 'source' }, h('b', null, connector_id), ' ', h('span', null, account_id));
+
+export const isFailing = ({ failures, last_outcome, broken }) => broken || failures > 0 || last_outcome === 'failed';
+
+/** Returns how many records a sync did something with. */
+export const both = (sync, what) => sync[`entities_${what}`] + sync[`relationships_${what}`];

@@ -20,8 +20,6 @@ const BACKOFF = { first: 500, most: 10_000 };
 
 /** How many syncs that ended are listed. */
 const ENDED = 12;
-/** How many syncs of each source are drawn. */
-const RECENT = 20;
 
 export class Live {
   /** Calls `changed` when something is to be drawn, and `onBoundary` when a sync began or ended. */
@@ -164,18 +162,35 @@ export class Live {
 
   /** Asks for some sources anew. */
   async update(named) {
-    await this.attempt(async () => {
-      const one = ({ connector_id, account_id }) => get(['sources', connector_id, account_id]);
-      const [sources] = await Promise.all([Promise.all(named.map(one)), this.readLists()]);
-      for (const source of sources) this.sources.set(sourceKey(source), source);
-    });
+    await this.attempt(() => Promise.all([this.readSources(named), this.readLists()]));
+  }
+
+  async readSources(named) {
+    const one = ({ connector_id, account_id }) => get(['sources', connector_id, account_id]);
+    for (const source of await Promise.all(named.map(one))) {
+      source.recentOf = source.last_sync_id;
+      this.sources.set(sourceKey(source), source);
+    }
+  }
+
+  /** Asks for the last syncs of sources that are looked at, where there are newer ones than are known. */
+  recall(sources) {
+    const outdated = sources.filter((one) => one.recentOf !== one.last_sync_id && !one.isAsked);
+    if (outdated.length === 0) return;
+    for (const one of outdated) one.isAsked = true;
+    this.attempt(() => this.readSources(outdated));
   }
 
   /** Asks for everything anew. */
   async refresh() {
     await this.attempt(async () => {
-      const [status, sources] = await Promise.all([get(['status']), all(['sources'], { recent: RECENT }), this.readLists()]);
+      const [status, sources] = await Promise.all([get(['status']), all(['sources'], { recent: 0 }), this.readLists()]);
       this.status = status;
+      for (const source of sources) {
+        // The last syncs of all sources would be most of the answer, and few of them are looked at.
+        const { recent = [], recentOf = null } = this.sources?.get(sourceKey(source)) ?? {};
+        Object.assign(source, { recent, recentOf });
+      }
       this.sources = new Map(sources.map((source) => [sourceKey(source), source]));
       const running = sources.filter(({ running_sync_id, activity }) => running_sync_id && activity === 'running');
       for (const source of running) {

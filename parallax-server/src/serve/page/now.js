@@ -2,8 +2,8 @@
 
 import { progress, state, waterfall } from './chart.js';
 import { h, icon } from './dom.js';
-import { duration, link, now, number, plural, relative, short, source, sourceKey, syncLink, time } from './format.js';
-import { empty, head, loading, problem, quiet, right, section, table, td } from './parts.js';
+import { both, duration, isFailing, link, now, number, plural, short, source, sourceKey, syncLink, time } from './format.js';
+import { empty, head, loading, quiet, right, section, table, td, trouble } from './parts.js';
 import { runKey } from './run.js';
 
 /** How many sources are listed as due. */
@@ -17,7 +17,7 @@ export function nowView(app) {
     title: 'Now',
     ticks: true,
     render() {
-      if (!live.sources) return live.problem ? problem(live.problem, () => live.refresh()) : loading();
+      if (!live.sources) return trouble(live) ?? loading();
       const sources = [...live.sources.values()];
       if (sources.length === 0) {
         return empty('waiting', 'No sources yet',
@@ -26,7 +26,7 @@ export function nowView(app) {
       const running = live.running();
       const waiting = sources.filter(({ activity }) => activity === 'waiting');
       return [
-        live.problem && problem(live.problem, () => live.refresh()),
+        trouble(live),
         tiles(sources, live),
         section('Running', { class: 'bare', 'aria-live': 'off' },
           running.length === 0
@@ -42,9 +42,8 @@ export function nowView(app) {
 
 function tiles(sources, live) {
   const sum = (field) => sources.reduce((total, source) => total + source[field], 0);
-  const failing = sources.filter(({ failures, last_outcome, broken }) => broken || failures > 0 || last_outcome === 'failed').length;
-  const running = sources.filter(({ activity }) => activity === 'running').length;
-  const waiting = sources.filter(({ activity }) => activity === 'waiting').length;
+  const failing = sources.filter(isFailing).length;
+  const [running, waiting] = ['running', 'waiting'].map((kind) => sources.filter(({ activity }) => activity === kind).length);
   const open = live.changesets.length;
   const tile = (name, big, text, href, kind = '') =>
     h('a', { key: name, class: `tile ${kind}`, href }, h('span', { class: 'name' }, name), h('b', null, big), h('small', null, text));
@@ -87,7 +86,7 @@ function due(sources, waiting) {
   next.sort((a, b) => (a.next_due_at < b.next_due_at ? -1 : 1));
   const rows = [
     ...waiting.map((one) => [one, state('waiting', 'in the queue')]),
-    ...next.map((one) => [one, relative(one.next_due_at) === 'now' ? 'now' : time(one.next_due_at)]),
+    ...next.map((one) => [one, time(one.next_due_at)]),
   ];
   if (rows.length === 0) return quiet('Nothing is scheduled.');
   return [
@@ -98,13 +97,12 @@ function due(sources, waiting) {
         h('td', { class: 'faint' }, one.schedule ?? ''),
         right(when));
     }), 'list'),
-    rows.length > DUE && quiet(`and ${number(rows.length - DUE)} more`),
+    rows.length > DUE && quiet(h('a', { href: link(['sources'], { by: 'due' }) }, `and ${number(rows.length - DUE)} more`)),
   ];
 }
 
 function ended(syncs) {
   if (syncs.length === 0) return quiet('No sync has ended yet.');
-  const both = (sync, what) => sync[`entities_${what}`] + sync[`relationships_${what}`];
   const part = (n, sign, kind) => n > 0 && h('span', { class: kind }, `${sign}${number(n)}`);
   return table('Syncs that ended last', [], syncs.map((sync) => {
       const [created, updated, deleted, held] = ['created', 'updated', 'deleted', 'held'].map((what) => both(sync, what));

@@ -47,6 +47,9 @@ export function problem(error, again) {
   );
 }
 
+/** Describes why what is known of the daemon is not up to date, if so. */
+export const trouble = (live) => live.problem && problem(live.problem, () => live.refresh());
+
 /** Describes a place where nothing is, and what would fill it. */
 export function empty(picture, title, ...text) {
   return h('div', { class: 'empty' }, icon(picture), h('h3', null, title), h('p', null, text));

@@ -2,14 +2,12 @@
 
 import { sparkline, state } from './chart.js';
 import { h, icon } from './dom.js';
-import { link, now, number, plural, relative, source, sourceKey, syncLink, time } from './format.js';
-import { cell, chips, empty, head, loading, problem, right, syncNow, td } from './parts.js';
+import { isFailing, link, now, number, plural, source, sourceKey, syncLink, time } from './format.js';
+import { cell, chips, empty, head, loading, right, syncNow, td, trouble } from './parts.js';
 
 /** Rows at a time: more would be slow to draw, and nobody reads them. */
 const PAGE = 50;
 
-const last = (text) => text ?? '';
-const isFailing = ({ failures, last_outcome, broken }) => broken || failures > 0 || last_outcome === 'failed';
 const held = (one) => one.entities_held + one.relationships_held;
 const kept = (one) => one.entities_kept + one.relationships_kept;
 const size = (one) => one.entities + one.relationships;
@@ -27,14 +25,22 @@ const FILTERS = {
   running: ['Running', ({ activity }) => activity === 'running' || activity === 'waiting'],
 };
 
+const most = (count) => (a, b) => count(b) - count(a);
+/** Not by the rules of a language, which are slow: names and times of the API need none. */
+const by = (field, none = '') => (a, b) => {
+  const [one, other] = [a[field] ?? none, b[field] ?? none];
+  return one < other ? -1 : one > other ? 1 : 0;
+};
+const [byConnector, byAccount, byOutcome] = ['connector_id', 'account_id', 'last_outcome'].map((field) => by(field));
+
 const ORDERS = {
-  name: (a, b) => name(a).localeCompare(name(b)),
-  fresh: (a, b) => last(a.last_success_at).localeCompare(last(b.last_success_at)),
-  outcome: (a, b) => b.failures - a.failures || last(a.last_outcome).localeCompare(last(b.last_outcome)),
-  size: (a, b) => size(b) - size(a),
-  kept: (a, b) => kept(b) - kept(a),
-  held: (a, b) => held(b) - held(a),
-  due: (a, b) => (a.next_due_at ?? '~').localeCompare(b.next_due_at ?? '~'),
+  name: (a, b) => byConnector(a, b) || byAccount(a, b),
+  fresh: by('last_success_at'),
+  outcome: (a, b) => b.failures - a.failures || byOutcome(a, b),
+  size: most(size),
+  kept: most(kept),
+  held: most(held),
+  due: by('next_due_at', '~'),
 };
 
 const name = ({ connector_id, account_id }) => `${connector_id} ${account_id}`;
@@ -48,15 +54,16 @@ export function sourcesView(app, _places, parameters) {
   return {
     title: 'Sources',
     render() {
-      if (!live.sources) return live.problem ? problem(live.problem, () => live.refresh()) : loading();
+      if (!live.sources) return trouble(live) ?? loading();
       const all = [...live.sources.values()];
       const found = all.filter((one) => FILTERS[show][1](one) && name(one).toLowerCase().includes(words.toLowerCase()));
       found.sort((a, b) => ORDERS[order](a, b) || ORDERS.name(a, b));
       const pages = Math.max(1, Math.ceil(found.length / PAGE));
       const page = Math.min(Math.max(Number(parameters.page) || 1, 1), pages);
       const rows = found.slice((page - 1) * PAGE, page * PAGE);
+      live.recall(rows);
       return [
-        live.problem && problem(live.problem, () => live.refresh()),
+        trouble(live),
         h('div', { class: 'toolbar' },
           h('label', { class: 'search' }, icon('search'), h('span', { class: 'unseen' }, 'Filter by name'),
             h('input', { type: 'search', placeholder: 'Filter by name', value: words, oninput: ({ target }) => go({ q: target.value }) })),
@@ -112,7 +119,7 @@ function row(app, one) {
     cell(kept(one), 'partial'),
     right(held(one) ? h('a', { class: 'held', href: link(['held']) }, number(held(one))) : h('span', { class: 'faint' }, '–')),
     td(one.broken ? ['tried again ', time(one.next_due_at)] : running ? h('a', { href: syncLink(running) }, state('running')) : activity === 'waiting' ? state('waiting', 'queued')
-      : one.next_due_at ? relative(one.next_due_at) === 'now' ? 'now' : time(one.next_due_at) : h('span', { class: 'faint' }, 'not scheduled')),
+      : one.next_due_at ? time(one.next_due_at) : h('span', { class: 'faint' }, 'not scheduled')),
     right(one.configured && !one.broken && h('button', { disabled: busy, onclick: () => syncNow(app, one), 'aria-label': `Sync ${connector_id} ${account_id} now` }, 'Sync now')),
   );
 }

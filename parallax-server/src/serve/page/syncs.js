@@ -3,7 +3,7 @@
 import { get } from './api.js';
 import { state } from './chart.js';
 import { h } from './dom.js';
-import { duration, id, link, source, syncLink, time } from './format.js';
+import { both, duration, id, link, source, syncLink, time } from './format.js';
 import { cell, chips, empty, head, Loaded, right, syncNow, table, td } from './parts.js';
 import { runKey } from './run.js';
 
@@ -37,7 +37,6 @@ export function syncsView(app, _places, parameters) {
 }
 
 function listed(syncs) {
-  const both = (sync, what) => sync[`entities_${what}`] + sync[`relationships_${what}`];
   const columns = ['Source', 'Sync', 'Outcome', 'Ended', '#Took', '#Created', '#Updated', '#Deleted', '#Kept', '#Held', '#Unchanged'];
   return h('div', { class: 'panel' }, table('Syncs', columns, syncs.map((sync) =>
     h('tr', { key: runKey(sync) },
