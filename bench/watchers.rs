@@ -8,25 +8,24 @@
     reason = "of JSON: what is not there is null"
 )]
 
-use std::error::Error;
-use std::io::{BufRead, BufReader, Read, Write};
+mod daemon;
+
+use std::env;
+use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use std::{env, fs};
 
 use parallax_connect::{Connector, ConnectorError, Step, StepContext, entity, step};
 use parallax_server::{App, Opened};
 use rustix::process::{Resource, getrlimit, setrlimit};
-use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-type Outcome<T> = Result<T, Box<dyn Error>>;
+use daemon::{Daemon, Outcome, median};
 
 /// Syncs with clients, and as many without, in turns.
 const ROUNDS: usize = 9;
@@ -84,19 +83,22 @@ fn measure() -> Outcome<()> {
     files.current = files.maximum;
     setrlimit(Resource::Nofile, files)?;
 
-    let daemon = Daemon::start()?;
-    daemon.sync()?;
+    let config = "store = { url = 'sqlite:parallax.db' }
+        server = { listen = '127.0.0.1:0' }
+        connector = [{ kind = 'busy', account = '1', every = '300d' }]";
+    let daemon = Daemon::start(TempDir::new()?, config)?;
+    sync(&daemon)?;
     let before = daemon.memory()?;
     let (mut alone, mut watched) = (Vec::new(), Vec::new());
     let mut taken = 0;
     for _ in 0..ROUNDS {
-        alone.push(daemon.sync()?);
+        alone.push(sync(&daemon)?);
         let audience = Audience::gather(&daemon.address, clients)?;
-        watched.push(daemon.sync()?);
+        watched.push(sync(&daemon)?);
         taken = audience.leave();
     }
     let after = daemon.memory()?;
-    let (middle, late) = daemon.answers_beside_half_open()?;
+    let (middle, late) = answers_beside_half_open(&daemon.address)?;
     let (alone, watched) = (median(&mut alone), median(&mut watched));
     println!("a sync of {STEPS} steps, each {STEP:?}, 64 at a time; {ROUNDS} times each, medians");
     println!("nobody watches            {alone:>8.0} ms");
@@ -119,146 +121,56 @@ fn measure() -> Outcome<()> {
     Ok(())
 }
 
-fn median(times: &mut [f64]) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times.get(times.len() / 2).copied().unwrap_or_default()
-}
-
-/// A daemon of its own, killed when it is dropped.
-struct Daemon {
-    child: Child,
-    address: String,
-    token: String,
-    _directory: TempDir,
-}
-
-struct Memory {
-    now: f64,
-    peak: f64,
-}
-
-impl Daemon {
-    fn start() -> Outcome<Self> {
-        let directory = TempDir::new()?;
-        let config = "store = { url = 'sqlite:parallax.db' }
-            server = { listen = '127.0.0.1:0' }
-            connector = [{ kind = 'busy', account = '1', every = '300d' }]";
-        fs::write(directory.path().join("parallax.toml"), config)?;
-        let mut child = Command::new(env::current_exe()?)
-            .arg("serve")
-            .current_dir(directory.path())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()?;
-        let mut line = String::new();
-        let stdout = child.stdout.take().ok_or("no standard output")?;
-        BufReader::new(stdout).read_line(&mut line)?;
-        let address = line.trim_end().strip_prefix("listening on http://");
-        let address = address.ok_or("the daemon did not start")?.to_owned();
-        let token = token(directory.path())?;
-        Ok(Self {
-            child,
-            address,
-            token,
-            _directory: directory,
-        })
-    }
-
-    /// Syncs, and returns how long the steps took, in milliseconds.
-    fn sync(&self) -> Outcome<f64> {
-        let sync_id = loop {
-            let answer = self.ask("POST", "/api/v1/sources/busy/1/syncs")?;
-            // The first sync is due at the start.
-            if let Some(sync_id) = answer["sync_id"].as_str() {
-                break sync_id.to_owned();
-            }
-            sleep(Duration::from_millis(50));
-        };
-        let path = format!("/api/v1/syncs/{sync_id}/journal?from={}", 2 * STEPS);
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while Instant::now() < deadline {
-            let journal = self.ask("GET", &path)?;
-            let entries = journal["items"].as_array();
-            let of_kind = |kind: &str| entries?.iter().find(|entry| entry["kind"] == kind);
-            if of_kind("committed").is_some()
-                && let Some(completed) = of_kind("completed")
-            {
-                return Ok(completed["duration_ms"].as_f64().unwrap_or_default());
-            }
-            sleep(Duration::from_millis(100));
+/// Syncs, and returns how long the steps took, in milliseconds.
+fn sync(daemon: &Daemon) -> Outcome<f64> {
+    let sync_id = loop {
+        let answer = daemon.ask("POST", "/api/v1/sources/busy/1/syncs")?;
+        // The first sync is due at the start.
+        if let Some(sync_id) = answer["sync_id"].as_str() {
+            break sync_id.to_owned();
         }
-        Err("a sync did not end".into())
-    }
-
-    fn ask(&self, method: &str, path: &str) -> Outcome<Value> {
-        let mut stream = TcpStream::connect(&self.address)?;
-        let (address, token) = (&self.address, &self.token);
-        // The older version, in which no body comes in pieces.
-        write!(
-            stream,
-            "{method} {path} HTTP/1.0\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\n\r\n"
-        )?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let (_, body) = answer.split_once("\r\n\r\n").ok_or("half an answer")?;
-        Ok(serde_json::from_str(body)?)
-    }
-
-    /// Returns the median and the 99th percentile of how long an answer takes, in milliseconds, while
-    /// others do not get to the end of their questions.
-    fn answers_beside_half_open(&self) -> Outcome<(f64, f64)> {
-        let half_open: Vec<TcpStream> = (0..HALF_OPEN)
-            .map(|_| {
-                let mut stream = TcpStream::connect(&self.address)?;
-                stream.write_all(b"GET /livez HTTP/1.1\r\nHos")?;
-                Ok(stream)
-            })
-            .collect::<Outcome<_>>()?;
-        let mut times = Vec::new();
-        for _ in 0..ASKED {
-            let begin = Instant::now();
-            let mut stream = TcpStream::connect(&self.address)?;
-            write!(
-                stream,
-                "GET /livez HTTP/1.0\r\nHost: {}\r\n\r\n",
-                self.address
-            )?;
-            stream.read_to_end(&mut Vec::new())?;
-            times.push(begin.elapsed().as_secs_f64() * 1e3);
+        sleep(Duration::from_millis(50));
+    };
+    let path = format!("/api/v1/syncs/{sync_id}/journal?from={}", 2 * STEPS);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while Instant::now() < deadline {
+        let journal = daemon.ask("GET", &path)?;
+        let entries = journal["items"].as_array();
+        let of_kind = |kind: &str| entries?.iter().find(|entry| entry["kind"] == kind);
+        if of_kind("committed").is_some()
+            && let Some(completed) = of_kind("completed")
+        {
+            return Ok(completed["duration_ms"].as_f64().unwrap_or_default());
         }
-        drop(half_open);
-        let middle = median(&mut times);
-        Ok((
-            middle,
-            times.get(ASKED * 99 / 100).copied().unwrap_or_default(),
-        ))
+        sleep(Duration::from_millis(100));
     }
+    Err("a sync did not end".into())
+}
 
-    fn memory(&self) -> Outcome<Memory> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let megabytes = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-            let kibibytes: f64 = line.split_whitespace().next()?.parse().ok()?;
-            Some(kibibytes * 1_024.0 / 1e6)
-        };
-        Ok(Memory {
-            now: megabytes("VmRSS:").ok_or("no VmRSS")?,
-            peak: megabytes("VmHWM:").ok_or("no VmHWM")?,
+/// Returns the median and the 99th percentile of how long an answer takes, in milliseconds, while
+/// others do not get to the end of their questions.
+fn answers_beside_half_open(address: &str) -> Outcome<(f64, f64)> {
+    let half_open: Vec<TcpStream> = (0..HALF_OPEN)
+        .map(|_| {
+            let mut stream = TcpStream::connect(address)?;
+            stream.write_all(b"GET /livez HTTP/1.1\r\nHos")?;
+            Ok(stream)
         })
+        .collect::<Outcome<_>>()?;
+    let mut times = Vec::new();
+    for _ in 0..ASKED {
+        let begin = Instant::now();
+        let mut stream = TcpStream::connect(address)?;
+        write!(stream, "GET /livez HTTP/1.0\r\nHost: {}\r\n\r\n", address)?;
+        stream.read_to_end(&mut Vec::new())?;
+        times.push(begin.elapsed().as_secs_f64() * 1e3);
     }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
-fn token(directory: &Path) -> Outcome<String> {
-    let tokens = fs::read_to_string(directory.join("parallax.db.tokens"))?;
-    let admin = tokens.lines().find_map(|line| line.strip_prefix("admin "));
-    Ok(admin.ok_or("no admin token")?.to_owned())
+    drop(half_open);
+    let middle = median(&mut times);
+    Ok((
+        middle,
+        times.get(ASKED * 99 / 100).copied().unwrap_or_default(),
+    ))
 }
 
 /// Clients that follow all events. Every second one never reads.

@@ -31,6 +31,7 @@ Commands:
   bench commit [N] [stream]
                     Measure committing N entities, or running them into a session, too
   bench metrics     Measure recording metrics, a scrape, and a flood of ids
+  bench requests    Measure how long a daemon of a thousand sources takes to answer
   bench runner      Measure what the runner costs beside the work it runs
   bench watchers [CLIENTS]
                     Measure what it costs a sync to be watched over HTTP
@@ -64,11 +65,11 @@ fn run() -> Result<()> {
         [] | ["help" | "--help" | "-h"] => print!("{HELP}"),
         [
             "bench",
-            bench @ ("commit" | "metrics" | "runner" | "watchers"),
+            bench @ ("commit" | "metrics" | "requests" | "runner" | "watchers"),
             size @ ..,
         ] => {
             let features = match *bench {
-                "watchers" => "",
+                "requests" | "watchers" => "",
                 _ => "--no-default-features",
             };
             command::run(&format!(
