@@ -26,7 +26,7 @@ function search(app, parameters) {
   types.reload();
   if (q || type) found.reload();
   let typing;
-  const type_words = (words) => {
+  const typed = (words) => {
     clearTimeout(typing);
     typing = setTimeout(() => app.go(link(['explore'], { q: words, type })), PAUSE);
   };
@@ -36,7 +36,7 @@ function search(app, parameters) {
     render: () => [
       h('div', { class: 'toolbar' },
         h('label', { class: 'search big' }, icon('search'), h('span', { class: 'unseen' }, 'Search entities'),
-          h('input', { type: 'search', placeholder: 'How a name or a key begins', value: q, oninput: ({ target }) => type_words(target.value), autofocus: true })),
+          h('input', { type: 'search', placeholder: 'How a name or a key begins', value: q, oninput: ({ target }) => typed(target.value), autofocus: true })),
         type && h('button', { class: 'chip', onclick: () => app.go(link(['explore'], { q })) }, `only ${type} ✕`)),
       q || type
         ? found.show((page) => results(page, found, q))
@@ -80,15 +80,13 @@ function results({ items, next, partial }, found, q) {
 
 function entity(app, id) {
   const told = new Loaded(app, (signal) => get(['explain'], { subject: id }, { signal }));
-  const found = new Loaded(app, (signal) => get(['entities', id], {}, { signal }).catch((error) => {
-    // It may be gone, and explained all the same.
-    if (error.status === 404) return [];
+  // It may be gone, and explained all the same.
+  const or = (none) => (error) => {
+    if (error.status === 404) return none;
     throw error;
-  }));
-  const near = new Loaded(app, (signal) => get(['entities', id, 'relationships'], { limit: 200 }, { signal }).catch((error) => {
-    if (error.status === 404) return { items: [] };
-    throw error;
-  }));
+  };
+  const found = new Loaded(app, (signal) => get(['entities', id], {}, { signal }).catch(or([])));
+  const near = new Loaded(app, (signal) => get(['entities', id, 'relationships'], { limit: 200 }, { signal }).catch(or({ items: [] })));
   const past = new Loaded(app, (signal) => get(['history'], { subject: id, limit: 50 }, { signal }));
   const all = [told, found, near, past];
   all.forEach((one) => one.reload());

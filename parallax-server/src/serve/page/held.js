@@ -10,9 +10,17 @@ export function heldView(app, [changeset], parameters) {
   return changeset ? one(app, changeset) : list(app, parameters);
 }
 
+/** How many are shown, and how many more each time. */
+const PAGE = 50;
+
 function list(app, { all }) {
+  let shown = PAGE;
   const found = new Loaded(app, (signal) => get(['changesets'], { all: all ? true : null }, { signal }));
   found.reload();
+  const more = () => {
+    shown += PAGE;
+    app.update();
+  };
   return {
     title: 'Held deletes',
     refresh: () => found.reload(),
@@ -22,7 +30,8 @@ function list(app, { all }) {
       found.show((changesets) =>
         changesets.length === 0
           ? empty('ok', 'Nothing is held', 'Where a sync would delete suspiciously much, it holds the deletes, and they wait here for your word.')
-          : changesets.map((one) => card(app, one))),
+          : [changesets.slice(0, shown).map((one) => card(app, one)),
+              changesets.length > shown && h('button', { class: 'wide', onclick: more }, 'Show more')]),
     ],
   };
 }

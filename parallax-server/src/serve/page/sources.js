@@ -12,6 +12,8 @@ const held = (one) => one.entities_held + one.relationships_held;
 const kept = (one) => one.entities_kept + one.relationships_kept;
 const size = (one) => one.entities + one.relationships;
 
+const isBusy = ({ activity }) => activity === 'running' || activity === 'waiting';
+
 /** Tells whether nothing was committed for much longer than a sync takes to come round. */
 const isStale = (one) =>
   one.configured && one.every_ms && (!one.last_success_at || now() - Date.parse(one.last_success_at) > 3 * one.every_ms + 60_000);
@@ -22,7 +24,7 @@ const FILTERS = {
   stale: ['Stale', isStale],
   held: ['Held', (one) => held(one) > 0],
   kept: ['Kept', (one) => kept(one) > 0],
-  running: ['Running', ({ activity }) => activity === 'running' || activity === 'waiting'],
+  running: ['Running', isBusy],
 };
 
 const most = (count) => (a, b) => count(b) - count(a);
@@ -100,14 +102,11 @@ function table(app, rows, order, sort) {
 
 function row(app, one) {
   const { connector_id, account_id, activity } = one;
-  const busy = activity === 'running' || activity === 'waiting';
-  const running = activity === 'running' && { ...one, sync_id: one.running_sync_id };
-  const names = { connector_id, account_id };
   return h(
     'tr',
     { key: sourceKey(one), 'data-source': connector_id },
     head([
-      h('a', { href: link(['syncs'], names) }, source(one)),
+      h('a', { href: link(['syncs'], { connector_id, account_id }) }, source(one)),
       one.broken && h('small', { class: 'failed', title: one.broken.help }, `cannot be synced: ${one.broken.reason}`)]),
     td(freshness(one)),
     h('td', null,
@@ -118,9 +117,9 @@ function row(app, one) {
     td(sparkline(one.recent)),
     cell(kept(one), 'partial'),
     right(held(one) ? h('a', { class: 'held', href: link(['held']) }, number(held(one))) : h('span', { class: 'faint' }, '–')),
-    td(one.broken ? ['tried again ', time(one.next_due_at)] : running ? h('a', { href: syncLink(running) }, state('running')) : activity === 'waiting' ? state('waiting', 'queued')
+    td(one.broken ? ['tried again ', time(one.next_due_at)] : activity === 'running' ? h('a', { href: syncLink({ ...one, sync_id: one.running_sync_id }) }, state('running')) : activity === 'waiting' ? state('waiting', 'queued')
       : one.next_due_at ? time(one.next_due_at) : h('span', { class: 'faint' }, 'not scheduled')),
-    right(one.configured && !one.broken && h('button', { disabled: busy, onclick: () => syncNow(app, one), 'aria-label': `Sync ${connector_id} ${account_id} now` }, 'Sync now')),
+    right(one.configured && !one.broken && h('button', { disabled: isBusy(one), onclick: () => syncNow(app, one), 'aria-label': `Sync ${connector_id} ${account_id} now` }, 'Sync now')),
   );
 }
 
