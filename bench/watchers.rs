@@ -161,7 +161,7 @@ fn answers_beside_half_open(address: &str) -> Outcome<(f64, f64)> {
     for _ in 0..ASKED {
         let begin = Instant::now();
         let mut stream = TcpStream::connect(address)?;
-        write!(stream, "GET /livez HTTP/1.0\r\nHost: {}\r\n\r\n", address)?;
+        write!(stream, "GET /livez HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
         stream.read_to_end(&mut Vec::new())?;
         times.push(begin.elapsed().as_secs_f64() * 1e3);
     }
