@@ -12,6 +12,7 @@ mod section;
 
 use std::fs;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::path::{Path, PathBuf, absolute};
 
@@ -47,6 +48,8 @@ pub(crate) struct Config {
     pub(crate) names_tls: bool,
     /// Whether who reads needs a token, even on this machine.
     pub(crate) protects_reads: bool,
+    /// How many syncs run at a time, if not as many as the scheduler lets by itself.
+    pub(crate) concurrency: Option<NonZeroU64>,
     pub(crate) connectors: Vec<ConnectorConfig>,
 }
 
@@ -129,6 +132,8 @@ impl Config {
                 config.tls = tls_config(tls, &header);
             }
             config.protects_reads = server.flag("protect_reads").unwrap_or(false);
+            let help = "write how many syncs may run at a time, for example concurrency = 16";
+            config.concurrency = server.count("concurrency", "syncs", help);
             server.end();
         }
         let connectors = root.tables("connector");

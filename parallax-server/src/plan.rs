@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf, absolute};
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +41,8 @@ pub(crate) struct Plan {
     pub(crate) tls: Option<TlsServer>,
     /// Whether who reads needs a token, too.
     pub(crate) protects_reads: bool,
+    /// How many syncs run at a time, if the configuration says it.
+    pub(crate) concurrency: Option<NonZeroU64>,
     pub(crate) sources: Vec<Source>,
     pub(crate) broken: Vec<Broken>,
     /// The same, as what is wrong with the configuration.
@@ -105,7 +108,7 @@ impl Plan {
         let listen = listen(&config, overrides, &mut problems);
         let tokens = tokens(&config, store.as_deref());
         let tls = tls(&config, &mut problems);
-        let protects_reads = config.protects_reads;
+        let (protects_reads, concurrency) = (config.protects_reads, config.concurrency);
         let (sources, broken) = sources(app, config.connectors, &mut problems);
         let is_sound = problems.is_empty();
         for Broken { config, reason, .. } in &broken {
@@ -122,6 +125,7 @@ impl Plan {
             tokens,
             tls,
             protects_reads: protects_reads || !is_loopback(listen),
+            concurrency,
             sources,
             broken,
             unusable,

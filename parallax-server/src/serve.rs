@@ -298,6 +298,9 @@ async fn until_signal(
 
 fn scheduler(plan: &Plan, store: &Arc<Store>) -> Result<Scheduler, Failure> {
     let mut scheduler = Scheduler::new(Arc::clone(store));
+    if let Some(syncs) = plan.concurrency {
+        scheduler = scheduler.concurrency(usize::try_from(syncs.get()).unwrap_or(usize::MAX));
+    }
     for source in &plan.sources {
         scheduler = scheduler
             .job(job(source))

@@ -34,19 +34,10 @@ pub(super) fn hold_deletes(section: &mut Section<'_, '_>) -> Option<Guard> {
 }
 
 fn above(table: &mut Section<'_, '_>, default: u64) -> Option<u64> {
-    let Some(value) = table.take("above") else {
-        return Some(default);
-    };
+    let is_said = table.has("above");
     let help = "write how many deletes of a sync are nothing unusual, for example above = 100";
-    let Some(number) = value.get_ref().as_integer() else {
-        return table.wrong_type("above", value, "a whole number", help.to_owned());
-    };
-    let records = u64::from_str_radix(number.as_str(), number.radix()).ok();
-    if records.is_none() {
-        let what = format!("above = {} is not a count of records", number.as_str());
-        table.problems.note_at(&value.span(), what, help);
-    }
-    records
+    let records = table.count("above", "records", help);
+    if is_said { records } else { Some(default) }
 }
 
 fn share(table: &mut Section<'_, '_>, default: f64) -> Option<f64> {

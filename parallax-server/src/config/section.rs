@@ -62,6 +62,26 @@ impl<'a, 'p> Section<'a, 'p> {
         }
     }
 
+    /// Takes a count of something; `help` says what to write.
+    pub(super) fn count<T: TryFrom<u64>>(
+        &mut self,
+        key: &'static str,
+        of: &str,
+        help: &str,
+    ) -> Option<T> {
+        let value = self.take(key)?;
+        let Some(number) = value.get_ref().as_integer() else {
+            return self.wrong_type(key, value, "a whole number", help.to_owned());
+        };
+        let count = u64::from_str_radix(number.as_str(), number.radix()).ok();
+        let count = count.and_then(|count| T::try_from(count).ok());
+        if count.is_none() {
+            let what = format!("{key} = {} is not a count of {of}", number.as_str());
+            self.problems.note_at(&value.span(), what, help);
+        }
+        count
+    }
+
     /// Takes a text that may be kept out of the file: written out, or `{ env = "NAME" }`, or
     /// `{ file = "PATH" }`.
     pub(super) fn secret(&mut self, key: &'static str) -> Option<(Secret, Range<usize>)> {

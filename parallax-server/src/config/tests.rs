@@ -24,6 +24,7 @@ fn whole_configuration_is_read() {
         url = "sqlite:/srv/parallax.db"
         [server]
         listen = "[::1]:0"
+        concurrency = 16
         [[connector]]
         kind = "host"
         every = "90s"
@@ -53,9 +54,12 @@ fn whole_configuration_is_read() {
         tls: None,
         names_tls: false,
         protects_reads: false,
+        concurrency: Some(
+            16,
+        ),
         connectors: [
             ConnectorConfig {
-                line: 6,
+                line: 7,
                 kind: "host",
                 name: "host",
                 account: None,
@@ -72,7 +76,7 @@ fn whole_configuration_is_read() {
                 },
             },
             ConnectorConfig {
-                line: 9,
+                line: 10,
                 kind: "okta",
                 name: "okta-eu",
                 account: Some(
@@ -149,6 +153,11 @@ fn every_problem_has_its_line_and_help() {
         (
             "no share",
             format!("{good}hold_deletes = {{ share = nan }}"),
+        ),
+        ("no syncs", format!("[server]\nconcurrency = 0\n{good}")),
+        (
+            "half a sync",
+            format!("[server]\nconcurrency = 0.5\n{good}"),
         ),
     ];
     let said: Vec<String> = table
@@ -257,6 +266,14 @@ fn every_problem_has_its_line_and_help() {
     no share:
     parallax.toml:4: share = nan is not between 0 and 1
       write it as a part of 1, for example share = 0.2 for a fifth
+
+    no syncs:
+    parallax.toml:2: concurrency = 0 is not a count of syncs
+      write how many syncs may run at a time, for example concurrency = 16
+
+    half a sync:
+    parallax.toml:2: concurrency is a number, not a whole number
+      write how many syncs may run at a time, for example concurrency = 16
     "#);
 }
 

@@ -87,6 +87,7 @@ async fn deletes_are_held_as_the_source_says() {
             tokens: None,
             tls: None,
             protects_reads: false,
+            concurrency: None,
             broken: Vec::new(),
             unusable: None,
             sources: vec![Source {
