@@ -76,32 +76,43 @@ impl Connector for Forgetful {
     }
 }
 
+fn plan(sources: Vec<Source>) -> Plan {
+    Plan {
+        store: String::new(),
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        tokens: None,
+        tls: None,
+        protects_reads: false,
+        concurrency: std::num::NonZeroU64::new(16),
+        broken: Vec::new(),
+        unusable: None,
+        sources,
+    }
+}
+
+#[tokio::test]
+async fn as_many_syncs_run_at_a_time_as_the_configuration_says() {
+    let store = Arc::new(Store::open("sqlite::memory:").await.unwrap());
+    let scheduler = format!("{:?}", scheduler(&plan(Vec::new()), &store).unwrap());
+    assert!(scheduler.contains("concurrency: 16"), "{scheduler}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn deletes_are_held_as_the_source_says() {
     let mut left = Vec::new();
     for guard in [Guard::default(), Guard::OFF] {
         let store = Arc::new(Store::open("sqlite::memory:").await.unwrap());
-        let plan = Plan {
-            store: String::new(),
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            tokens: None,
-            tls: None,
-            protects_reads: false,
-            concurrency: None,
-            broken: Vec::new(),
-            unusable: None,
-            sources: vec![Source {
-                line: 1,
-                connector: Arc::new(Forgetful(AtomicBool::new(false))),
-                kind: "forgetful".to_owned(),
-                connector_id: "forgetful".to_owned(),
-                account_id: "acme".to_owned(),
-                schedule: Duration::from_secs(60).into(),
-                interval: Duration::from_secs(60),
-                guard,
-                steps: Vec::new(),
-            }],
-        };
+        let plan = plan(vec![Source {
+            line: 1,
+            connector: Arc::new(Forgetful(AtomicBool::new(false))),
+            kind: "forgetful".to_owned(),
+            connector_id: "forgetful".to_owned(),
+            account_id: "acme".to_owned(),
+            schedule: Duration::from_secs(60).into(),
+            interval: Duration::from_secs(60),
+            guard,
+            steps: Vec::new(),
+        }]);
         let ended = Arc::new(Notify::new());
         let watched = Arc::clone(&ended);
         let scheduler = scheduler(&plan, &store).unwrap().watcher(move |notice| {
