@@ -224,8 +224,10 @@ pub(super) struct Follower(watch::Receiver<Pulse>);
 
 impl Follower {
     /// Waits until something has come since the last time. False once nothing more comes.
+    ///
+    /// What came between is not slept over, however long the caller was away to look.
     pub(super) async fn wait(&mut self) -> bool {
-        if self.0.borrow_and_update().is_closed {
+        if self.0.borrow().is_closed {
             return false;
         }
         let changed = self.0.changed().await;
@@ -308,6 +310,19 @@ mod tests {
         let (_, now) = hub.now();
         assert_eq!(hub.news(now - 1, 10).unwrap().len(), 1);
         assert_eq!(hub.news(now, 10).unwrap().len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn follower_is_woken_by_what_came_while_it_looked() {
+        let hub = Arc::new(Hub::new());
+        let mut follower = hub.follow();
+        let beating = tokio::spawn(Arc::clone(&hub).beat());
+        // It has looked, and found nothing; then it is told of an entry before it waits.
+        hub.append(&entry("a", 1));
+        tokio::time::sleep(2 * PULSE).await;
+        let woken = tokio::time::timeout(Duration::from_secs(1), follower.wait());
+        assert_eq!(woken.await, Ok(true));
+        beating.abort();
     }
 
     #[tokio::test(start_paused = true)]
