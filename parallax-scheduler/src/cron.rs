@@ -139,16 +139,18 @@ impl Cron {
         std::iter::successors(self.next_after(at), |at| self.next_after(*at))
     }
 
-    /// Returns the longest that it pauses in the year after `at`, as far as 400 times tell.
+    /// Returns the longest that it pauses in the year after `at`, as far as 400 times tell, or as
+    /// many as there are in a week: it may pause at night, or on Sundays.
     pub(crate) fn longest_pause(&self, at: Timestamp) -> Duration {
-        const YEAR: Duration = Duration::from_secs(366 * 24 * 60 * 60);
-        let mut longest = Duration::ZERO;
-        let mut last = None;
-        for next in self.iter_after(at).take(400) {
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        let (mut longest, mut last) = (Duration::ZERO, None);
+        for (count, next) in self.iter_after(at).enumerate() {
             if let Some(last) = last.replace(next) {
                 longest = longest.max(since(next, last));
             }
-            if longest > Duration::ZERO && since(next, at) > YEAR {
+            let seen = since(next, at);
+            let is_enough = seen > 366 * DAY || (count >= 400 && seen > 8 * DAY);
+            if is_enough && count > 0 {
                 break;
             }
         }

@@ -177,6 +177,10 @@ fn longest_pause_is_known() {
     assert_eq!(pause("30 2 * * *"), 25 * 60);
     assert_eq!(pause("0 9-17 * * MON-FRI"), (2 * 24 + 16) * 60);
     assert_eq!(pause("@yearly"), 365 * 24 * 60);
+    // More than 400 times come before the longest pause.
+    assert_eq!(pause("* 8-18 * * *"), 13 * 60 + 1);
+    assert_eq!(pause("*/5 9-17 * * MON-FRI"), (2 * 24 + 15) * 60 + 5);
+    assert_eq!(pause("* * 1 * *"), 27 * 24 * 60 + 1);
 }
 
 /// Days on which clocks change, and one on which they do not.
