@@ -1,3 +1,5 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -12,6 +14,23 @@ const WAITING: usize = 64;
 #[derive(Clone, Debug)]
 pub struct Handle {
     requests: mpsc::Sender<Request>,
+    commits: Arc<AtomicUsize>,
+}
+
+/// A commit that is under way, until this is dropped.
+pub(crate) struct Commit(Arc<AtomicUsize>);
+
+impl Commit {
+    pub(crate) fn begin(commits: &Arc<AtomicUsize>) -> Self {
+        commits.fetch_add(1, Relaxed);
+        Self(Arc::clone(commits))
+    }
+}
+
+impl Drop for Commit {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 /// What a scheduler is asked for, each with the place for its answer.
@@ -134,7 +153,21 @@ pub enum CancelError {
 impl Handle {
     pub(crate) fn new() -> (Self, mpsc::Receiver<Request>) {
         let (requests, receiver) = mpsc::channel(WAITING);
-        (Self { requests }, receiver)
+        let handle = Self {
+            requests,
+            commits: Arc::default(),
+        };
+        (handle, receiver)
+    }
+
+    /// Counts a commit.
+    pub(crate) fn commit(&self) -> Commit {
+        Commit::begin(&self.commits)
+    }
+
+    /// Returns how many commits are under way. The scheduler need not answer.
+    pub fn commits(&self) -> usize {
+        self.commits.load(Relaxed)
     }
 
     /// Returns how each job is, in the order in which they were added; nothing once the scheduler

@@ -61,8 +61,26 @@ pub async fn run_once(
     sync_id: &str,
     session: Session<'_>,
 ) -> Result<Synced, SyncError> {
-    let runner = runner.sink(&session).journal(session.journal());
-    let output = runner.run(account_id, sync_id).await?;
+    let output = run(runner, account_id, sync_id, &session).await?;
+    commit(output, session).await
+}
+
+/// Runs a connector into a session.
+pub(crate) async fn run(
+    runner: Runner<'_>,
+    account_id: &str,
+    sync_id: &str,
+    session: &Session<'_>,
+) -> Result<ConnectorOutput, RunError> {
+    let runner = runner.sink(session).journal(session.journal());
+    runner.run(account_id, sync_id).await
+}
+
+/// Commits what a run found, and logs what that did.
+pub(crate) async fn commit(
+    output: ConnectorOutput,
+    session: Session<'_>,
+) -> Result<Synced, SyncError> {
     let started = Instant::now();
     match session.commit(&output).await {
         Ok(result) => {

@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::cron::since;
 use crate::handle::{Activity, AddError, CancelError, Handle, JobStatus, Request, TriggerError};
 use crate::job::{DuplicateSource, Job};
-use crate::run_once::{SyncError, Synced, run_once};
+use crate::run_once::{self, SyncError, Synced};
 use crate::timetable::{Skip, Tick, Timetable};
 
 /// How often the clock is looked at, while nothing is due: somebody may set it, and timers stand
@@ -327,7 +327,7 @@ impl Scheduler {
         });
         let (store, stop, id) = (Arc::clone(&self.store), stop.clone(), sync_id.clone());
         let (cancel, cancelled) = oneshot::channel();
-        let journal = self.journal.clone();
+        let (journal, handle) = (self.journal.clone(), self.handle.clone());
         let sync = async move {
             let stop = async move {
                 tokio::select! {
@@ -341,7 +341,9 @@ impl Scheduler {
             if let Some(journal) = journal {
                 session = session.watcher(journal);
             }
-            run_once(runner, &job.account_id, &id, session).await
+            let output = run_once::run(runner, &job.account_id, &id, &session).await?;
+            let _commit = handle.commit();
+            run_once::commit(output, session).await
         };
         let handle = syncs.spawn(sync.in_current_span());
         let running = Running {

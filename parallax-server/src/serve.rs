@@ -51,8 +51,10 @@ use workers::Workers;
 
 pub(crate) use tokens::{Reason, Tokens, read_secret};
 
-/// How long commits under way may take to finish once a signal came.
+/// How long runs may take to stop once a signal came.
 const GRACE: Duration = Duration::from_secs(10);
+/// How often it is looked whether commits are still under way.
+const LOOK: Duration = Duration::from_millis(100);
 /// How often the metrics are tidied: else they grow while nobody scrapes them.
 const UPKEEP: Duration = Duration::from_secs(5);
 /// How often it is looked whether the certificate was renewed.
@@ -267,8 +269,8 @@ async fn keep_certificate(
     }
 }
 
-/// Runs the scheduler until a signal comes and everything under way has ended, or the grace period
-/// has.
+/// Runs the scheduler until a signal comes and everything under way has ended, or all commits and
+/// the grace period have.
 async fn until_signal(
     scheduler: Scheduler,
     signals: &Signals,
@@ -276,6 +278,7 @@ async fn until_signal(
     grace: Duration,
 ) -> Result<(), Failure> {
     let workers = Workers::try_new().map_err(Failure::Start)?;
+    let handle = scheduler.handle();
     let mut syncs = workers.spawn(scheduler.run(signals.wait()));
     tokio::select! {
         () = signals.wait() => {}
@@ -284,16 +287,20 @@ async fn until_signal(
     pages.set(State::Draining);
     let signal = signals.received().unwrap_or(Signal::Terminate);
     tracing::info!(%signal, "Stopping: no sync starts, runs are cancelled, commits finish");
-    match timeout(grace, &mut syncs).await {
-        Ok(ended) => well(ended),
-        Err(_) => {
-            tracing::warn!(
-                grace_ms = millis(grace),
-                "Not everything has stopped in time; a commit cut off is undone at the next start"
-            );
-            Ok(())
+    let mut pause = grace;
+    loop {
+        match timeout(pause, &mut syncs).await {
+            Ok(ended) => return well(ended),
+            // Cut off, it would be undone, and all that it read be read again.
+            Err(_) if handle.commits() > 0 => pause = LOOK,
+            Err(_) => break,
         }
     }
+    tracing::warn!(
+        grace_ms = millis(grace),
+        "Not every step has stopped in time; what it read is dropped"
+    );
+    Ok(())
 }
 
 fn scheduler(plan: &Plan, store: &Arc<Store>) -> Result<Scheduler, Failure> {

@@ -1,9 +1,10 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::time::Instant;
 
 use parallax_connect::{Connector, Step, entity, step};
+use parallax_core::{JournalEntry, JournalKind, JournalSink};
 use parallax_scheduler::Notice;
 use parallax_store::{Cell, Guard};
 use tokio::sync::Notify;
@@ -54,6 +55,52 @@ async fn step_that_blocks_delays_the_end_no_longer_than_the_grace_period() {
     assert_eq!(pages.state(), State::Draining);
     let syncs = store.query("SELECT * FROM parallax_sync").await.unwrap();
     assert_eq!(syncs.rows.len(), 0);
+}
+
+/// A watcher that takes its time to hear of a commit, which is as long under way.
+struct Slow {
+    begun: mpsc::Sender<()>,
+    release: Mutex<mpsc::Receiver<()>>,
+    is_over: AtomicBool,
+}
+
+impl JournalSink for Slow {
+    fn append(&self, entry: &JournalEntry) {
+        if matches!(entry.kind, JournalKind::Committed { .. }) {
+            self.begun.send(()).ok();
+            self.release.lock().unwrap().recv().ok();
+            self.is_over.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+#[tokio::test]
+async fn commit_that_has_begun_is_finished_however_long_it_takes() {
+    let store = Arc::new(Store::open("sqlite::memory:").await.unwrap());
+    let connector = Arc::new(Forgetful(AtomicBool::new(false)));
+    let job = Job::new(connector, "acme", Duration::from_secs(60));
+    let ((begun, begins), (releases, release)) = (mpsc::channel(), mpsc::channel());
+    let slow = Arc::new(Slow {
+        begun,
+        release: Mutex::new(release),
+        is_over: AtomicBool::new(false),
+    });
+    let scheduler = Scheduler::new(Arc::clone(&store)).job(job).unwrap();
+    let scheduler = scheduler.journal(Arc::clone(&slow) as _);
+    let (send, signals) = Signals::by_hand();
+    let grace = Duration::from_millis(10);
+    let released = tokio::task::spawn_blocking(move || {
+        begins.recv().unwrap();
+        send(Signal::Terminate);
+        std::thread::sleep(10 * grace);
+        releases.send(()).unwrap();
+    });
+    let pages = Pages::new(|_| String::new());
+    until_signal(scheduler, &signals, &pages, grace)
+        .await
+        .unwrap();
+    assert!(slow.is_over.load(Ordering::Relaxed));
+    released.await.unwrap();
 }
 
 /// A connector that finds a dozen of a type in its first run, and none later.
