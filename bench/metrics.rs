@@ -69,10 +69,24 @@ fn recording(silent: &ParallaxMetrics, metrics: &ParallaxMetrics, prometheus: &P
     println!("recording: ns of CPU time, without a recorder and with Prometheus's");
     let lines: [(&str, usize, Act<'_>); 5] = [
         ("a commit, 4 of 16 counts", 1, &|metrics| {
-            metrics.committed("aws", "acme", black_box(&usual), took, now);
+            metrics.committed(
+                "aws",
+                "acme",
+                SyncOutcome::Committed,
+                black_box(&usual),
+                took,
+                now,
+            );
         }),
         ("a commit, all counts", 1, &|metrics| {
-            metrics.committed("aws", "acme", black_box(&all), took, now);
+            metrics.committed(
+                "aws",
+                "acme",
+                SyncOutcome::Committed,
+                black_box(&all),
+                took,
+                now,
+            );
         }),
         ("a step, of ten", 10, &|metrics| {
             metrics.steps_ended("aws", black_box(&report));
@@ -144,7 +158,7 @@ fn week_without_scrape(metrics: &ParallaxMetrics, prometheus: &Prometheus) -> Ou
                 for name in &names {
                     metrics.sync_started(name);
                     metrics.steps_ended(name, &report);
-                    metrics.committed(name, "acme", &stats, took, now);
+                    metrics.committed(name, "acme", SyncOutcome::Committed, &stats, took, now);
                     metrics.sync_ended(name, "acme", SyncOutcome::Committed, took, now);
                 }
             }
@@ -171,7 +185,7 @@ fn flood(metrics: &ParallaxMetrics, prometheus: &Prometheus) -> Outcome<()> {
         };
         metrics.register(&id, &[&id]);
         metrics.sync_started(&id);
-        metrics.committed(&id, &id, &stats, took, now);
+        metrics.committed(&id, &id, SyncOutcome::Committed, &stats, took, now);
         metrics.sync_ended(&id, &id, SyncOutcome::Committed, took, now);
         if n % 10_000 == 0 {
             prometheus.upkeep();

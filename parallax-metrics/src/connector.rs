@@ -29,6 +29,7 @@ pub(crate) struct Connector {
     sync_interval: Gauge,
     last_success: Gauge,
     last_complete: Gauge,
+    overdue: Gauge,
     kept_since: Gauge,
     commit_duration: Histogram,
     /// In the order of [`CHANGESETS`].
@@ -57,6 +58,7 @@ struct All {
     intervals: Times,
     last_success: Times,
     last_complete: Times,
+    overdue: Times,
     kept_since: Times,
 }
 
@@ -70,17 +72,29 @@ pub(crate) type SourceKey = u64;
 /// How many gauges are sums over sources.
 const SUMMED: usize = names::STATS_GAUGES + names::LIVE.len();
 
-#[derive(Debug, Default)]
+/// Times are since 1970.
+#[derive(Debug, Default, PartialEq)]
 struct Source {
     values: [u64; SUMMED],
-    interval: Option<Duration>,
-    /// Since 1970.
+    scheduled: Option<Scheduled>,
     last_success: Option<Duration>,
     last_complete: Option<Duration>,
+    /// Follows from the others.
+    overdue: Option<Duration>,
     kept_since: Option<Duration>,
     /// Whether a commit of this program has told what it kept.
     has_committed: bool,
 }
+
+/// How often a source is synced, and since when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Scheduled {
+    pub(crate) interval: Duration,
+    pub(crate) since: Duration,
+}
+
+/// After how many intervals without a success a source is overdue.
+const MISSED: u32 = 3;
 
 /// The series of one step.
 #[derive(Debug)]
@@ -154,6 +168,7 @@ impl Connector {
             sync_interval: names::SYNC_INTERVAL.gauge(labels),
             last_success: names::LAST_SUCCESS.gauge(labels),
             last_complete: names::LAST_COMPLETE.gauge(labels),
+            overdue: names::OVERDUE.gauge(labels),
             kept_since: names::KEPT_SINCE.gauge(labels),
             commit_duration: names::COMMIT_DURATION.histogram(labels),
             changesets: CHANGESETS
@@ -205,6 +220,7 @@ impl Connector {
             let complete = complete.or(source.last_complete);
             all.last_complete
                 .replace(&mut source.last_complete, complete);
+            all.expect(source);
         });
         self.set_times(&memory.all);
         remembered
@@ -226,6 +242,7 @@ impl Connector {
             let complete = source.last_complete.or(last_complete.map(since_1970));
             all.last_complete
                 .replace(&mut source.last_complete, complete);
+            all.expect(source);
             if !source.has_committed {
                 let since = kept_since.map(since_1970);
                 all.kept_since.replace(&mut source.kept_since, since);
@@ -238,18 +255,35 @@ impl Connector {
     }
 
     /// Notes how often a source is synced.
-    pub(crate) fn scheduled(&self, key: SourceKey, interval: Duration, room: &Room) -> Remembered {
+    pub(crate) fn scheduled(
+        &self,
+        key: SourceKey,
+        scheduled: Scheduled,
+        room: &Room,
+    ) -> Remembered {
         let mut memory = lock(&self.memory);
         let remembered = memory.with_source(key, room, |source, all| {
-            all.intervals.replace(&mut source.interval, Some(interval));
+            all.schedule(source, Some(scheduled));
         });
         self.set_times(&memory.all);
         remembered
     }
 
+    /// Notes that a source is not synced by itself any more.
+    pub(crate) fn unscheduled(&self, key: SourceKey, room: &Room) {
+        let mut memory = lock(&self.memory);
+        let Memory { sources, all, .. } = &mut *memory;
+        if let Some(source) = sources.get_mut(&key) {
+            all.schedule(source, None);
+        }
+        memory.let_go(key, room);
+        self.set_times(&memory.all);
+    }
+
     pub(crate) fn committed(
         &self,
         key: SourceKey,
+        outcome: SyncOutcome,
         stats: &SyncStats,
         duration: Duration,
         at: Duration,
@@ -269,7 +303,12 @@ impl Connector {
             }
         }
         self.commit_duration.record(duration);
-        let keeps = stats.entities_kept > 0 || stats.relationships_kept > 0;
+        // It has read nothing, and so leaves all as it was.
+        if !outcome.is_success() {
+            return Remembered::Yes;
+        }
+        // What is kept by a complete sync is kept by somebody's word.
+        let keeps = !outcome.is_complete() && stats.entities_kept + stats.relationships_kept > 0;
         lock(&self.memory).with_source(key, room, |source, all| {
             source.has_committed = true;
             if keeps != source.kept_since.is_some() {
@@ -337,23 +376,26 @@ impl Connector {
         self.reconciliation_mismatches.increment(1);
     }
 
-    pub(crate) fn forget(&self, key: SourceKey, room: &Room) {
+    /// Notes that nothing of a source is stored any more.
+    pub(crate) fn forget(&self, key: SourceKey, at: Duration, room: &Room) {
         let mut memory = lock(&self.memory);
-        let Some(mut source) = memory.sources.remove(&key) else {
-            return;
-        };
-        room.give_back();
-        let all = &mut memory.all;
-        self.share(
-            &mut source,
-            &mut all.sums,
-            (0..SUMMED).map(|place| (place, 0)),
-        );
-        all.intervals.replace(&mut source.interval, None);
-        all.last_success.replace(&mut source.last_success, None);
-        all.last_complete.replace(&mut source.last_complete, None);
-        all.kept_since.replace(&mut source.kept_since, None);
-        self.set_times(all);
+        let Memory { sources, all, .. } = &mut *memory;
+        if let Some(source) = sources.get_mut(&key) {
+            let nothing = (0..SUMMED).map(|place| (place, 0));
+            self.share(source, &mut all.sums, nothing);
+            all.last_success.replace(&mut source.last_success, None);
+            all.last_complete.replace(&mut source.last_complete, None);
+            all.kept_since.replace(&mut source.kept_since, None);
+            source.has_committed = false;
+            let scheduled = source.scheduled;
+            let again = scheduled.map(|scheduled| Scheduled {
+                since: at,
+                ..scheduled
+            });
+            all.schedule(source, again);
+        }
+        memory.let_go(key, room);
+        self.set_times(&memory.all);
     }
 
     /// Returns the series of a step, if there are or may be such.
@@ -397,7 +439,28 @@ impl Connector {
         self.sync_interval.set(all.intervals.latest());
         self.last_success.set(all.last_success.earliest());
         self.last_complete.set(all.last_complete.earliest());
+        self.overdue.set(all.overdue.earliest());
         self.kept_since.set(all.kept_since.earliest());
+    }
+}
+
+impl All {
+    /// Sets how often a source is synced, if it is by itself.
+    fn schedule(&mut self, source: &mut Source, scheduled: Option<Scheduled>) {
+        let mut before = source.scheduled.map(|scheduled| scheduled.interval);
+        let interval = scheduled.map(|scheduled| scheduled.interval);
+        self.intervals.replace(&mut before, interval);
+        source.scheduled = scheduled;
+        self.expect(source);
+    }
+
+    /// Sets when a source is overdue.
+    fn expect(&mut self, source: &mut Source) {
+        let overdue = source.scheduled.map(|Scheduled { interval, since }| {
+            let last = source.last_success.unwrap_or(since);
+            last.saturating_add(interval.saturating_mul(MISSED))
+        });
+        self.overdue.replace(&mut source.overdue, overdue);
     }
 }
 
@@ -465,6 +528,16 @@ impl Memory {
         };
         change(source, &mut self.all);
         Remembered::Yes
+    }
+
+    /// Gives the room of a source back if nothing is known of it.
+    fn let_go(&mut self, key: SourceKey, room: &Room) {
+        if let Entry::Occupied(source) = self.sources.entry(key)
+            && *source.get() == Source::default()
+        {
+            source.remove();
+            room.give_back();
+        }
     }
 }
 

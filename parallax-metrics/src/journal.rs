@@ -185,17 +185,18 @@ impl JournalSink for JournalMetrics {
                 replayed,
                 stats,
             } => {
+                let mut known = SyncOutcome::ALL.into_iter();
+                let outcome = known.find(|known| known.as_str() == outcome);
+                let outcome = outcome.unwrap_or(SyncOutcome::Error);
                 let run = self.taken(&source);
                 let took = between(run.completed_at, at);
                 if *replayed {
                     // Its deletes were held the first time, which is told again.
                     lock(&self.runs).insert(source.clone(), Run::default());
                 } else {
-                    metrics.committed(connector_id, account_id, stats, took, time(at));
+                    metrics.committed(connector_id, account_id, outcome, stats, took, time(at));
                 }
-                let mut known = SyncOutcome::ALL.into_iter();
-                let outcome = known.find(|known| known.as_str() == outcome);
-                self.ended(&source, &run, outcome.unwrap_or(SyncOutcome::Error), at);
+                self.ended(&source, &run, outcome, at);
             }
             JournalKind::CommitFailed { error } => {
                 let run = self.taken(&source);

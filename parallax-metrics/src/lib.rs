@@ -9,7 +9,7 @@
 //! use std::time::{Duration, SystemTime};
 //!
 //! use parallax_core::SyncStats;
-//! use parallax_metrics::{ParallaxMetrics, Prometheus};
+//! use parallax_metrics::{ParallaxMetrics, Prometheus, SyncOutcome};
 //!
 //! let prometheus = Prometheus::install()?;
 //! let metrics = ParallaxMetrics::new();
@@ -17,7 +17,8 @@
 //!
 //! let mut stats = SyncStats::default();
 //! stats.entities_created = 5;
-//! metrics.committed("okta", "acme", &stats, Duration::from_millis(20), SystemTime::now());
+//! let (took, now) = (Duration::from_millis(20), SystemTime::now());
+//! metrics.committed("okta", "acme", SyncOutcome::Committed, &stats, took, now);
 //!
 //! let scrape = prometheus.render();
 //! assert!(scrape.contains(r#"parallax_entities_created_total{connector_id="okta"} 5"#));
@@ -35,7 +36,7 @@
 //! | `parallax_entities_updated_total` | counter | `connector_id` | Entities whose content changed. |
 //! | `parallax_entities_unchanged_total` | counter | `connector_id` | Entities that were emitted as they were. |
 //! | `parallax_entities_deleted_total` | counter | `connector_id` | Entities that were looked for and not found. |
-//! | `parallax_entities_kept` | gauge | `connector_id` | Entities kept at the last commit: not looked for everywhere. |
+//! | `parallax_entities_kept` | gauge | `connector_id` | Entities that the last committed sync kept: not looked for everywhere, or kept by somebody's word. |
 //! | `parallax_entities_held` | gauge | `connector_id` | Entities whose delete is held for approval. |
 //! | `parallax_entities_rejected_total` | counter | `connector_id` | Emissions of entities that were not accepted. |
 //! | `parallax_entities_duplicates_total` | counter | `connector_id` | Emissions of entities that repeated another. |
@@ -43,7 +44,7 @@
 //! | `parallax_relationships_updated_total` | counter | `connector_id` | Relationships whose content changed. |
 //! | `parallax_relationships_unchanged_total` | counter | `connector_id` | Relationships that were emitted as they were. |
 //! | `parallax_relationships_deleted_total` | counter | `connector_id` | Relationships that were looked for and not found. |
-//! | `parallax_relationships_kept` | gauge | `connector_id` | Relationships kept at the last commit: not looked for everywhere. |
+//! | `parallax_relationships_kept` | gauge | `connector_id` | Relationships that the last committed sync kept: not looked for everywhere, or kept by somebody's word. |
 //! | `parallax_relationships_held` | gauge | `connector_id` | Relationships whose delete is held for approval. |
 //! | `parallax_relationships_rejected_total` | counter | `connector_id` | Emissions of relationships that were not accepted. |
 //! | `parallax_relationships_duplicates_total` | counter | `connector_id` | Emissions of relationships that repeated another. |
@@ -56,7 +57,8 @@
 //! | `parallax_sync_interval_seconds` | gauge | `connector_id` | The longest interval at which a source is synced; 0: none is scheduled. |
 //! | `parallax_sync_last_success_timestamp_seconds` | gauge | `connector_id` | When the source longest without a committed sync had its last; 0: none had one. |
 //! | `parallax_sync_last_complete_timestamp_seconds` | gauge | `connector_id` | When the source longest without a complete sync had its last; 0: none had one. |
-//! | `parallax_kept_since_timestamp_seconds` | gauge | `connector_id` | Since when the source that keeps records the longest does so; 0: none keeps any. |
+//! | `parallax_sync_overdue_timestamp_seconds` | gauge | `connector_id` | When the first of the scheduled sources is overdue: three intervals after its last committed sync or, before the first one, after it was scheduled; 0: none is scheduled. |
+//! | `parallax_kept_since_timestamp_seconds` | gauge | `connector_id` | Since when the source that keeps records the longest does so because steps do not complete; 0: none. |
 //! | `parallax_steps_total` | counter | `connector_id`, `step_id`, `outcome` | Steps that ended, by how. |
 //! | `parallax_step_duration_seconds` | histogram | `connector_id`, `step_id` | Time a step took, from its start to its end. |
 //! | `parallax_step_retries_total` | counter | `connector_id`, `step_id`, `kind` | Attempts after the first, by the kind of error before. |
@@ -66,6 +68,7 @@
 //! | `parallax_events_undelivered_total` | counter | `connector_id` | Events that the watcher of a sync did not take in time. |
 //! | `parallax_reconciliation_mismatches_total` | counter | `connector_id` | Commits that were undone because their books did not balance. |
 //! | `parallax_series_overflow_total` | counter |  | Recordings under __other__, or left out of a gauge, because a cap was reached. |
+//! | `parallax_sources_broken` | gauge |  | Sources of the daemon's configuration that cannot be synced. |
 //! | `parallax_refused_tokens_total` | counter |  | Requests to the daemon that were refused for their token. |
 //! | `parallax_build_info` | gauge | `version` | Always 1; the version is its label. |
 //!
@@ -77,6 +80,10 @@
 //! the accounts of a connector share its gauges, and what bounds the number of series.
 //!
 //! `dashboards/` in the repository has alert rules and dashboards made of these.
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
 
 mod connector;
 mod journal;
@@ -94,4 +101,4 @@ pub use self::prometheus::{Family, InstallError, Prometheus, Series, Value};
 pub use journal::JournalMetrics;
 pub use names::describe;
 pub use outcome::SyncOutcome;
-pub use record::{record_commit, record_refused_token};
+pub use record::{record_broken_sources, record_commit, record_refused_token};

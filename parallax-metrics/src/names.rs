@@ -48,7 +48,7 @@ pub(crate) const STATS: [Metric; SyncStats::FIELDS.len()] = [
     ),
     number(
         "parallax_entities_kept",
-        "Entities kept at the last commit: not looked for everywhere.",
+        "Entities that the last committed sync kept: not looked for everywhere, or kept by somebody's word.",
     ),
     number(
         "parallax_entities_held",
@@ -80,7 +80,7 @@ pub(crate) const STATS: [Metric; SyncStats::FIELDS.len()] = [
     ),
     number(
         "parallax_relationships_kept",
-        "Relationships kept at the last commit: not looked for everywhere.",
+        "Relationships that the last committed sync kept: not looked for everywhere, or kept by somebody's word.",
     ),
     number(
         "parallax_relationships_held",
@@ -140,9 +140,14 @@ pub(crate) const SYNC_INTERVAL: Metric = Metric {
     )
 };
 
+pub(crate) const OVERDUE: Metric = timestamp(
+    "parallax_sync_overdue_timestamp_seconds",
+    "When the first of the scheduled sources is overdue: three intervals after its last committed sync or, before the first one, after it was scheduled; 0: none is scheduled.",
+);
+
 pub(crate) const KEPT_SINCE: Metric = timestamp(
     "parallax_kept_since_timestamp_seconds",
-    "Since when the source that keeps records the longest does so; 0: none keeps any.",
+    "Since when the source that keeps records the longest does so because steps do not complete; 0: none.",
 );
 
 pub(crate) const STEPS: Metric = Metric {
@@ -206,6 +211,14 @@ pub(crate) const SERIES_OVERFLOW: Metric = Metric {
     )
 };
 
+pub(crate) const SOURCES_BROKEN: Metric = Metric {
+    labels: &[],
+    ..number(
+        "parallax_sources_broken",
+        "Sources of the daemon's configuration that cannot be synced.",
+    )
+};
+
 pub(crate) const REFUSED_TOKENS: Metric = Metric {
     labels: &[],
     ..count(
@@ -219,13 +232,14 @@ pub(crate) const BUILD_INFO: Metric = Metric {
     ..number("parallax_build_info", "Always 1; the version is its label.")
 };
 
-const OTHERS: [Metric; 18] = [
+const OTHERS: [Metric; 20] = [
     SYNCS,
     SYNCS_IN_PROGRESS,
     SYNC_DURATION,
     SYNC_INTERVAL,
     LAST_SUCCESS,
     LAST_COMPLETE,
+    OVERDUE,
     KEPT_SINCE,
     STEPS,
     STEP_DURATION,
@@ -236,6 +250,7 @@ const OTHERS: [Metric; 18] = [
     EVENTS_UNDELIVERED,
     RECONCILIATION_MISMATCHES,
     SERIES_OVERFLOW,
+    SOURCES_BROKEN,
     REFUSED_TOKENS,
     BUILD_INFO,
 ];

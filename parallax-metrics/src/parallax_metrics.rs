@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use metrics::{Counter, SharedString};
 use parallax_core::{StepStatus, SyncReport, SyncStats};
 
-use crate::connector::{Connector, Remembered, Room, STATUSES, SourceKey, Step, lock};
+use crate::connector::{Connector, Remembered, Room, STATUSES, Scheduled, SourceKey, Step, lock};
 use crate::label::{self, INVALID, OTHER};
 use crate::names;
 use crate::outcome::SyncOutcome;
@@ -22,8 +22,8 @@ use crate::outcome::SyncOutcome;
 /// A source, one account of a connector, is no label: series would be as many as accounts. Each
 /// source's numbers are remembered, and a gauge is their sum over the connector's sources. The
 /// timestamps are those of the source that waits the longest, among the connector's sources that
-/// ever succeeded; one that never did is not seen there, but in `parallax_syncs_total`. They are
-/// what the clock said, also after it was set back.
+/// ever succeeded. One that never did is overdue three intervals after it was scheduled, as one is
+/// that did not for so long. They are what the clock said, also after it was set back.
 ///
 /// # Hostile ids
 ///
@@ -48,7 +48,8 @@ use crate::outcome::SyncOutcome;
 /// metrics.sync_started("okta");
 /// let stats = SyncStats::from_values([1; SyncStats::FIELDS.len()]);
 /// let now = SystemTime::now();
-/// metrics.committed("okta", "acme", &stats, Duration::from_millis(20), now);
+/// let took = Duration::from_millis(20);
+/// metrics.committed("okta", "acme", SyncOutcome::Committed, &stats, took, now);
 /// metrics.live("okta", "acme", Live { entities: 120, relationships: 80, waiting: 0 });
 /// let duration = Duration::from_secs(3);
 /// metrics.sync_ended("okta", "acme", SyncOutcome::Committed, duration, now);
@@ -99,7 +100,7 @@ struct Shared {
 /// As many as OpenTelemetry's SDKs allow a metric by default.
 const SERIES_PER_FAMILY: usize = 2_000;
 
-/// About 12 MB in one map.
+/// About 14 MB in one map.
 const SOURCES: usize = 50_000;
 
 impl Default for ParallaxMetrics {
@@ -123,6 +124,7 @@ impl ParallaxMetrics {
         let version = env!("CARGO_PKG_VERSION").into();
         names::BUILD_INFO.gauge(&[&version]).set(1.0);
         names::REFUSED_TOKENS.counter(&[]).increment(0);
+        names::SOURCES_BROKEN.gauge(&[]).increment(0.0);
         // The families with the most series per connector and per step tell how there ended.
         let connectors = series / SyncOutcome::ALL.len();
         let steps = series / STATUSES.len();
@@ -152,12 +154,20 @@ impl ParallaxMetrics {
         }
     }
 
-    /// Records how often a source is synced, if it is by itself.
-    pub fn scheduled(&self, connector_id: &str, account_id: &str, interval: Duration) {
+    /// Records that a source is synced by itself, how often, and that the clock said `at` when that
+    /// began.
+    pub fn scheduled(
+        &self,
+        connector_id: &str,
+        account_id: &str,
+        interval: Duration,
+        at: SystemTime,
+    ) {
         let key = self.shared.source(connector_id, account_id);
         let connector = self.shared.recorded(connector_id);
-        let room = &self.shared.room_for_sources;
-        self.shared.noted(connector.scheduled(key, interval, room));
+        let (since, room) = (since_1970(at), &self.shared.room_for_sources);
+        let scheduled = Scheduled { interval, since };
+        self.shared.noted(connector.scheduled(key, scheduled, room));
     }
 
     /// Records that a sync begins. [`sync_ended`](Self::sync_ended) must follow, whatever happens.
@@ -207,12 +217,16 @@ impl ParallaxMetrics {
 
     /// Records what a commit did, how long it took, and that the clock said `at` when it was done.
     ///
+    /// Gauges are of the last sync that was committed: where no step returned, the outcome is
+    /// `Failed`, and they stay. Since when records are kept follows from syncs that were `Partial`.
+    ///
     /// Call it once per commit, not for one that was replayed: its counts were recorded the first
     /// time.
     pub fn committed(
         &self,
         connector_id: &str,
         account_id: &str,
+        outcome: SyncOutcome,
         stats: &SyncStats,
         duration: Duration,
         at: SystemTime,
@@ -221,7 +235,7 @@ impl ParallaxMetrics {
         let connector = self.shared.recorded(connector_id);
         let (at, room) = (since_1970(at), &self.shared.room_for_sources);
         self.shared
-            .noted(connector.committed(key, stats, duration, at, room));
+            .noted(connector.committed(key, outcome, stats, duration, at, room));
     }
 
     /// Records that a commit was undone because its books did not balance.
@@ -278,13 +292,23 @@ impl ParallaxMetrics {
             .events_undelivered(events);
     }
 
-    /// Takes a source out of the gauges, because it is no more.
+    /// Takes what is stored of a source, and when it was synced, out of the gauges, because the
+    /// store has forgotten it.
     ///
-    /// What it added to counters stays. A source that is recorded again comes back.
-    pub fn forget(&self, connector_id: &str, account_id: &str) {
+    /// What it added to counters stays. If it is scheduled, it is expected as one is that was
+    /// scheduled when the clock said `at`.
+    pub fn forget(&self, connector_id: &str, account_id: &str, at: SystemTime) {
         let key = self.shared.source(connector_id, account_id);
         if let Some(connector) = self.shared.known(connector_id) {
-            connector.forget(key, &self.shared.room_for_sources);
+            connector.forget(key, since_1970(at), &self.shared.room_for_sources);
+        }
+    }
+
+    /// Records that a source is not synced by itself any more.
+    pub fn unscheduled(&self, connector_id: &str, account_id: &str) {
+        let key = self.shared.source(connector_id, account_id);
+        if let Some(connector) = self.shared.known(connector_id) {
+            connector.unscheduled(key, &self.shared.room_for_sources);
         }
     }
 

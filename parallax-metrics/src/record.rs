@@ -4,7 +4,7 @@ use metrics::SharedString;
 use parallax_core::SyncStats;
 
 use crate::label;
-use crate::names::{Kind, REFUSED_TOKENS, STATS};
+use crate::names::{Kind, REFUSED_TOKENS, SOURCES_BROKEN, STATS};
 
 /// Records what a commit did, under the label `connector_id`.
 ///
@@ -24,6 +24,11 @@ pub fn record_commit(connector_id: &str, stats: &SyncStats) {
             Kind::Histogram => {}
         }
     }
+}
+
+/// Records how many sources of the daemon's configuration cannot be synced.
+pub fn record_broken_sources(sources: usize) {
+    SOURCES_BROKEN.gauge(&[]).set(float(sources as u128));
 }
 
 /// Records that the daemon refused a request for its token.

@@ -34,7 +34,8 @@ pub(crate) async fn begin(
 ) -> Result<(), StoreError> {
     for source in sources {
         let source_id = source.id();
-        metrics.scheduled(&source_id.0, &source_id.1, source.interval);
+        let (connector_id, account_id) = &source_id;
+        metrics.scheduled(connector_id, account_id, source.interval, SystemTime::now());
         begin_one(metrics, store, &source_id, &source.steps).await?;
     }
     Ok(())
@@ -46,9 +47,26 @@ pub(crate) async fn begin_broken(
     store: &Store,
     broken: &Broken,
 ) -> Result<(), StoreError> {
-    let source_id = (broken.config.name.clone(), broken.account_id().to_owned());
-    metrics.scheduled(&source_id.0, &source_id.1, broken.interval);
+    let source_id = broken_id(broken);
+    let (connector_id, account_id) = &source_id;
+    metrics.scheduled(connector_id, account_id, broken.interval, SystemTime::now());
     begin_one(metrics, store, &source_id, &[]).await
+}
+
+/// Expects nothing any more of a source that could not be synced, because it can be.
+pub(crate) fn mended(metrics: &ParallaxMetrics, broken: &Broken) {
+    let (connector_id, account_id) = broken_id(broken);
+    metrics.unscheduled(&connector_id, &account_id);
+}
+
+/// Names a source that cannot be synced. One whose account is not known has a name that no account
+/// has, and no other such source.
+fn broken_id(broken: &Broken) -> SourceId {
+    let account_id = match broken.account_id() {
+        "" => format!("\0{}", broken.config.line),
+        account_id => account_id.to_owned(),
+    };
+    (broken.config.name.clone(), account_id)
 }
 
 /// The same for one source, of which nothing is expected.
@@ -74,7 +92,7 @@ pub(crate) async fn refresh(metrics: &ParallaxMetrics, store: &Store, source_id:
     let (connector_id, account_id) = source_id;
     match stored(store, source_id).await {
         Ok(Some(stored)) => stored.tell(metrics, source_id),
-        Ok(None) => metrics.forget(connector_id, account_id),
+        Ok(None) => metrics.forget(connector_id, account_id, SystemTime::now()),
         Err(error) => tracing::warn!(
             connector_id,
             account_id = %Escaped(account_id),
@@ -105,7 +123,7 @@ pub(crate) fn count(
         // What is replayed was counted the first time.
         if !synced.result.replayed {
             let (stats, took) = (&synced.result.stats, synced.commit_duration);
-            metrics.committed(connector_id, account_id, stats, took, now);
+            metrics.committed(connector_id, account_id, outcome(result), stats, took, now);
             if synced.result.held_changeset.is_some() {
                 metrics.changeset_held(connector_id);
             }
@@ -254,24 +272,20 @@ async fn stored(
 
 /// What the store knows of a source's syncs.
 async fn past(store: &Store, (connector_id, account_id): &SourceId) -> Result<Past, StoreError> {
-    // Of what was kept by commits the last one tells, and since when those before it that kept
-    // something, back to one that did not. An approval keeps and finds nothing.
+    // What is kept is as of the last commit, and since when follows from those before it that kept
+    // something because not all steps completed, back to one that did not. An approval keeps and
+    // finds nothing.
     let sql = format!(
         "WITH commits AS (\
-             SELECT committed_at, entities_kept, relationships_kept, \
-                 entities_kept + relationships_kept > 0 AS keeps \
+             SELECT committed_at, \
+                 outcome = 'partial' AND entities_kept + relationships_kept > 0 AS keeps \
              FROM parallax_sync WHERE connector_id = {connector} AND account_id = {account} \
                  AND outcome IN ('committed', 'partial')\
-         ), kept AS (\
-             SELECT * FROM commits WHERE keeps AND committed_at > \
-                 coalesce((SELECT max(committed_at) FROM commits WHERE NOT keeps), '')\
          ) \
-         SELECT last_success_at, last_complete_at, \
-             (SELECT min(committed_at) FROM kept) AS kept_since, \
-             (SELECT entities_kept FROM kept ORDER BY committed_at DESC LIMIT 1) \
-                 AS entities_kept, \
-             (SELECT relationships_kept FROM kept ORDER BY committed_at DESC LIMIT 1) \
-                 AS relationships_kept \
+         SELECT last_success_at, last_complete_at, entities_kept, relationships_kept, \
+             (SELECT min(committed_at) FROM commits WHERE keeps AND committed_at > \
+                 coalesce((SELECT max(committed_at) FROM commits WHERE NOT keeps), '')) \
+                 AS kept_since \
          FROM parallax_source WHERE connector_id = {connector} AND account_id = {account}",
         connector = quoted(connector_id),
         account = quoted(account_id),

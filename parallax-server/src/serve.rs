@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use axum::{Router, middleware};
 use parallax_core::Escaped;
-use parallax_metrics::{ParallaxMetrics, Prometheus};
+use parallax_metrics::{ParallaxMetrics, Prometheus, record_broken_sources};
 use parallax_scheduler::{Job, Notice, Scheduler};
 use parallax_store::{JournalName, Store, StoreError};
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -153,7 +153,11 @@ pub(crate) async fn run(
         });
     let sources = plan.sources.len() + plan.broken.len();
     let roster = Arc::new(Roster::new(plan.sources, plan.broken));
-    let tell = |listed: &roster::Listed| pages.count_broken(listed.broken.len(), sources);
+    let measured = Arc::clone(&roster);
+    let tell = |listed: &roster::Listed| {
+        pages.count_broken(listed.broken.len(), sources);
+        record_broken_sources(listed.broken.len());
+    };
     let mender = Mender {
         app,
         roster: Arc::clone(&roster),
@@ -169,7 +173,12 @@ pub(crate) async fn run(
         Arc::clone(&hub),
         results,
         limits.streams(),
-        changed,
+        move |source_id| {
+            // What the store has of others is in no gauge.
+            if measured.has(&source_id) {
+                changed(source_id);
+            }
+        },
     )
     .telling_of_decisions(decided);
     server.daemon.set(Arc::new(daemon)).ok();

@@ -186,7 +186,6 @@ fn every_end_is_counted_once() {
     insta::assert_snapshot!(lines, @"
     commit_duration_seconds{aws} [0.0]
     entities_created_total{aws} 3
-    entities_held{aws} 2
     reconciliation_mismatches_total{aws} 1
     step_duration_seconds{aws,users} [1.0]
     steps_total{aws,users,failed} 1

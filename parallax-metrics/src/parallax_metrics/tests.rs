@@ -103,8 +103,22 @@ fn registered_connector_has_every_series_at_0() {
 #[test]
 fn commit_adds_to_counters_and_sets_gauges() {
     let lines = changed(|metrics| {
-        metrics.committed("aws", "acme", &stats(1), Duration::from_millis(20), at(7));
-        metrics.committed("aws", "acme", &stats(101), Duration::from_millis(30), at(8));
+        metrics.committed(
+            "aws",
+            "acme",
+            SyncOutcome::Partial,
+            &stats(1),
+            Duration::from_millis(20),
+            at(7),
+        );
+        metrics.committed(
+            "aws",
+            "acme",
+            SyncOutcome::Partial,
+            &stats(101),
+            Duration::from_millis(30),
+            at(8),
+        );
     });
     insta::assert_snapshot!(lines, @"
     commit_duration_seconds{aws} [0.02, 0.03]
@@ -142,12 +156,26 @@ fn gauge_is_the_sum_over_the_accounts() {
         metrics.live("aws", "acme", live(50, 5, 0));
         let mut held = SyncStats::default();
         held.entities_held = 3;
-        metrics.committed("aws", "acme", &held, seconds(1), at(7));
-        metrics.committed("aws", "umbrella", &held, seconds(2), at(7));
+        metrics.committed(
+            "aws",
+            "acme",
+            SyncOutcome::Partial,
+            &held,
+            seconds(1),
+            at(7),
+        );
+        metrics.committed(
+            "aws",
+            "umbrella",
+            SyncOutcome::Partial,
+            &held,
+            seconds(2),
+            at(7),
+        );
         // Clones share what they remember.
-        metrics.clone().forget("gcp", "acme");
-        metrics.forget("gcp", "nobody");
-        metrics.forget("nobody", "acme");
+        metrics.clone().forget("gcp", "acme", at(100));
+        metrics.forget("gcp", "nobody", at(100));
+        metrics.forget("nobody", "acme", at(100));
     });
     insta::assert_snapshot!(lines, @"
     commit_duration_seconds{aws} [1.0, 2.0]
@@ -183,7 +211,14 @@ fn what_is_held_is_what_was_told_last() {
         let mut stats = SyncStats::default();
         stats.entities_held = 5;
         stats.relationships_kept = 7;
-        metrics.committed("aws", "acme", &stats, seconds(1), at(7));
+        metrics.committed(
+            "aws",
+            "acme",
+            SyncOutcome::Partial,
+            &stats,
+            seconds(1),
+            at(7),
+        );
         metrics.changeset_held("aws");
         metrics.held("aws", "umbrella", 0, 1);
     });
@@ -207,8 +242,8 @@ fn sums_hold_whatever_is_told() {
         metrics.live("aws", "acme", most());
         metrics.live("aws", "umbrella", most());
         metrics.live("aws", "acme", Live::default());
-        metrics.forget("aws", "umbrella");
-        metrics.forget("aws", "umbrella");
+        metrics.forget("aws", "umbrella", at(100));
+        metrics.forget("aws", "umbrella", at(100));
         metrics.live(
             "aws",
             "initech",
@@ -275,12 +310,12 @@ fn timestamps_are_of_the_source_that_waits_the_longest() {
     assert_eq!(stamps(&two), "7 8");
     let without_acme = |m: &ParallaxMetrics| {
         two(m);
-        m.forget("aws", "acme");
+        m.forget("aws", "acme", at(100));
     };
     assert_eq!(stamps(&without_acme), "8 8");
     let without_both = |m: &ParallaxMetrics| {
         without_acme(m);
-        m.forget("aws", "umbrella");
+        m.forget("aws", "umbrella", at(100));
     };
     assert_eq!(stamps(&without_both), "0 0");
 }
@@ -298,7 +333,14 @@ fn what_is_known_of_the_past_gives_way_to_what_comes() {
         metrics.restore("aws", "acme", &past);
         metrics.restore("aws", "never", &Past::default());
         metrics.restore("gcp", "acme", &past);
-        metrics.committed("gcp", "acme", &SyncStats::default(), seconds(1), at(60));
+        metrics.committed(
+            "gcp",
+            "acme",
+            SyncOutcome::Partial,
+            &SyncStats::default(),
+            seconds(1),
+            at(60),
+        );
         metrics.sync_ended("gcp", "acme", SyncOutcome::Partial, seconds(1), at(60));
         metrics.restore("gcp", "acme", &past);
     });
@@ -329,7 +371,14 @@ fn kept_since_is_of_the_first_commit_of_those_that_keep() {
             let metrics = ParallaxMetrics::new();
             metrics.register("aws", &[]);
             for (account_id, stats, second) in commits {
-                metrics.committed("aws", account_id, stats, seconds(1), at(*second));
+                metrics.committed(
+                    "aws",
+                    account_id,
+                    SyncOutcome::Partial,
+                    stats,
+                    seconds(1),
+                    at(*second),
+                );
             }
         });
         let line = lines
@@ -354,18 +403,149 @@ fn kept_since_is_of_the_first_commit_of_those_that_keep() {
 }
 
 #[test]
+fn what_is_kept_by_a_complete_sync_is_no_alarm_and_a_failed_one_changes_nothing() {
+    let mut kept = SyncStats::default();
+    kept.entities_kept = 2;
+    let nothing = SyncStats::default();
+    let mut all = SyncStats::default();
+    all.entities_kept = 9;
+    all.entities_rejected = 1;
+    let commit = |metrics: &ParallaxMetrics, outcome, stats, second| {
+        metrics.committed("aws", "acme", outcome, stats, seconds(1), at(second));
+    };
+    let lines = changed(|metrics| {
+        // Somebody has said that they stay.
+        commit(metrics, SyncOutcome::Committed, &kept, 1);
+        commit(metrics, SyncOutcome::Failed, &all, 2);
+    });
+    insta::assert_snapshot!(lines, @"
+    commit_duration_seconds{aws} [1.0, 1.0]
+    entities_kept{aws} 2
+    entities_rejected_total{aws} 1
+    ");
+    let lines = changed(|metrics| {
+        commit(metrics, SyncOutcome::Partial, &kept, 1);
+        commit(metrics, SyncOutcome::Failed, &all, 2);
+        commit(metrics, SyncOutcome::Failed, &nothing, 3);
+    });
+    insta::assert_snapshot!(lines, @"
+    commit_duration_seconds{aws} [1.0, 1.0, 1.0]
+    entities_kept{aws} 2
+    entities_rejected_total{aws} 1
+    kept_since_timestamp_seconds{aws} 1
+    ");
+}
+
+#[test]
 fn interval_is_the_longest_of_the_sources() {
     let lines = changed(|metrics| {
-        metrics.scheduled("aws", "acme", seconds(900));
-        metrics.scheduled("aws", "umbrella", Duration::from_millis(3_600_500));
-        metrics.scheduled("gcp", "acme", seconds(60));
-        metrics.scheduled("gcp", "acme", seconds(30));
-        metrics.scheduled("k8s", "acme", seconds(60));
-        metrics.forget("k8s", "acme");
+        metrics.scheduled("aws", "acme", seconds(900), at(0));
+        metrics.scheduled("aws", "umbrella", Duration::from_millis(3_600_500), at(0));
+        metrics.scheduled("gcp", "acme", seconds(60), at(0));
+        metrics.scheduled("gcp", "acme", seconds(30), at(0));
+        metrics.scheduled("k8s", "acme", seconds(60), at(0));
+        metrics.unscheduled("k8s", "acme");
+        metrics.unscheduled("k8s", "nobody");
+        metrics.unscheduled("nobody", "acme");
     });
     insta::assert_snapshot!(lines, @"
     sync_interval_seconds{aws} 3600.5
     sync_interval_seconds{gcp} 30
+    sync_overdue_timestamp_seconds{aws} 2700
+    sync_overdue_timestamp_seconds{gcp} 90
+    ");
+}
+
+#[test]
+fn source_is_overdue_three_intervals_after_its_last_success() {
+    use SyncOutcome::{Committed, Error, Failed, Partial};
+    let metrics = |acts: &[&dyn Fn(&ParallaxMetrics)]| {
+        let lines = recorded(|| {
+            let metrics = ParallaxMetrics::new();
+            metrics.register("aws", &[]);
+            acts.iter().for_each(|act| act(&metrics));
+        });
+        let line = lines
+            .into_iter()
+            .find(|line| line.starts_with("sync_overdue"));
+        line.unwrap().rsplit(' ').next().unwrap().to_owned()
+    };
+    let ended = |account_id: &'static str, outcome, second| {
+        move |m: &ParallaxMetrics| m.sync_ended("aws", account_id, outcome, seconds(1), at(second))
+    };
+    let acme = |m: &ParallaxMetrics| m.scheduled("aws", "acme", seconds(10), at(1_000));
+    let umbrella = |m: &ParallaxMetrics| m.scheduled("aws", "umbrella", seconds(500), at(1_000));
+    let forgotten = |m: &ParallaxMetrics| m.forget("aws", "acme", at(1_300));
+    let restored = |m: &ParallaxMetrics| {
+        let past = Past {
+            last_success: Some(at(900)),
+            ..Past::default()
+        };
+        m.restore("aws", "acme", &past);
+    };
+
+    assert_eq!(metrics(&[]), "0");
+    // Nobody expects anything of it.
+    assert_eq!(metrics(&[&ended("acme", Committed, 1_100)]), "0");
+    // One that never succeeds is seen beside one that does.
+    assert_eq!(metrics(&[&acme]), "1030");
+    let failures = [ended("acme", Failed, 1_100), ended("acme", Error, 1_200)];
+    assert_eq!(metrics(&[&acme, &failures[0], &failures[1]]), "1030");
+    assert_eq!(metrics(&[&umbrella, &acme]), "1030");
+    assert_eq!(metrics(&[&acme, &ended("acme", Partial, 1_100)]), "1130");
+    assert_eq!(metrics(&[&ended("acme", Committed, 1_100), &acme]), "1130");
+    assert_eq!(metrics(&[&acme, &restored]), "930");
+    // Each by its own interval.
+    let both: [&dyn Fn(&ParallaxMetrics); 4] = [
+        &acme,
+        &umbrella,
+        &ended("acme", Committed, 2_000),
+        &ended("umbrella", Committed, 1_200),
+    ];
+    assert_eq!(metrics(&both), "2030");
+    // Forgotten, it is still scheduled, and as good as new.
+    assert_eq!(metrics(&[&acme, &restored, &forgotten]), "1330");
+    let not_any_more = |m: &ParallaxMetrics| m.unscheduled("aws", "acme");
+    assert_eq!(metrics(&[&acme, &restored, &not_any_more]), "0");
+}
+
+#[test]
+fn forgotten_source_is_still_scheduled() {
+    let lines = changed(|metrics| {
+        metrics.scheduled("aws", "acme", seconds(60), at(0));
+        metrics.live(
+            "aws",
+            "acme",
+            Live {
+                entities: 5,
+                ..Live::default()
+            },
+        );
+        metrics.forget("aws", "acme", at(100));
+        // Nothing is left of the past.
+        let past = Past {
+            kept_since: Some(at(50)),
+            entities_kept: 3,
+            ..Past::default()
+        };
+        metrics.committed(
+            "aws",
+            "umbrella",
+            SyncOutcome::Partial,
+            &stats(1),
+            seconds(1),
+            at(7),
+        );
+        metrics.forget("aws", "umbrella", at(100));
+        metrics.restore("aws", "umbrella", &past);
+    });
+    let mut lines: Vec<&str> = lines.lines().collect();
+    lines.retain(|line| !line.contains("_total") && !line.contains("duration"));
+    insta::assert_snapshot!(lines.join("\n"), @"
+    entities_kept{aws} 3
+    kept_since_timestamp_seconds{aws} 50
+    sync_interval_seconds{aws} 60
+    sync_overdue_timestamp_seconds{aws} 280
     ");
 }
 
@@ -433,12 +613,27 @@ fn renamed_connector_leaves_what_it_counted() {
         };
         let mut stats = SyncStats::default();
         stats.entities_created = 5;
-        metrics.committed("old", "acme", &stats, seconds(1), at(1));
+        metrics.committed(
+            "old",
+            "acme",
+            SyncOutcome::Partial,
+            &stats,
+            seconds(1),
+            at(1),
+        );
         metrics.live("old", "acme", live);
-        metrics.scheduled("old", "acme", seconds(60));
+        metrics.scheduled("old", "acme", seconds(60), at(0));
         metrics.sync_ended("old", "acme", SyncOutcome::Committed, seconds(1), at(1));
-        metrics.forget("old", "acme");
-        metrics.committed("new", "acme", &stats, seconds(1), at(2));
+        metrics.forget("old", "acme", at(100));
+        metrics.unscheduled("old", "acme");
+        metrics.committed(
+            "new",
+            "acme",
+            SyncOutcome::Partial,
+            &stats,
+            seconds(1),
+            at(2),
+        );
         metrics.live("new", "acme", live);
     });
     insta::assert_snapshot!(lines, @"
@@ -462,8 +657,22 @@ fn two_connectors_of_one_name_add_up() {
             metrics.register("aws", &steps);
             metrics.steps_ended("aws", &report(&[(steps[0], StepStatus::Completed, 1)]));
         }
-        metrics.committed("aws", "acme", &stats, seconds(1), at(1));
-        metrics.committed("aws", "umbrella", &stats, seconds(1), at(1));
+        metrics.committed(
+            "aws",
+            "acme",
+            SyncOutcome::Partial,
+            &stats,
+            seconds(1),
+            at(1),
+        );
+        metrics.committed(
+            "aws",
+            "umbrella",
+            SyncOutcome::Partial,
+            &stats,
+            seconds(1),
+            at(1),
+        );
     });
     insta::assert_snapshot!(lines, @"
     commit_duration_seconds{aws} [1.0, 1.0]
@@ -590,7 +799,7 @@ fn hostile_ids_share_a_series() {
             metrics.steps_ended(id, &report(&[(id, StepStatus::Failed, 0)]));
             metrics.steps_ended("aws", &report(&[(id, StepStatus::Failed, 0)]));
         }
-        metrics.forget("a b", "acme");
+        metrics.forget("a b", "acme", at(100));
         crate::record_commit("Aws", &SyncStats::from_values([1; _]));
     });
     insta::assert_snapshot!(lines, @"
@@ -650,7 +859,7 @@ fn what_has_no_room_is_other_and_adds_up() {
                 ..Live::default()
             },
         );
-        metrics.forget("c3", "acme");
+        metrics.forget("c3", "acme", at(100));
         metrics.live(
             "c1",
             "umbrella",
@@ -699,7 +908,7 @@ fn a_flood_of_ids_takes_bounded_memory_and_loses_no_count() {
             let id = format!("id-{n}");
             metrics.register(&id, &[&id]);
             metrics.sync_started(&id);
-            metrics.committed(&id, &id, &stats(1), seconds(1), at(n));
+            metrics.committed(&id, &id, SyncOutcome::Partial, &stats(1), seconds(1), at(n));
             metrics.live(
                 "aws",
                 &id,
@@ -743,7 +952,7 @@ fn times_are_right_whatever_the_number_of_sources() {
                 let (account_id, second) = (account.to_string(), at(round * 100_000 + account));
                 let (outcome, took) = (SyncOutcome::Committed, Duration::ZERO);
                 metrics.sync_ended("aws", &account_id, outcome, took, second);
-                metrics.scheduled("aws", &account_id, seconds(account));
+                metrics.scheduled("aws", &account_id, seconds(account), at(0));
             }
         }
     });
@@ -755,6 +964,7 @@ fn times_are_right_whatever_the_number_of_sources() {
     sync_interval_seconds{aws} 4999
     sync_last_complete_timestamp_seconds{aws} 300000
     sync_last_success_timestamp_seconds{aws} 300000
+    sync_overdue_timestamp_seconds{aws} 300000
     ");
 }
 
@@ -763,7 +973,14 @@ fn nothing_breaks_without_a_recorder() {
     let metrics = ParallaxMetrics::new();
     metrics.register("aws", &["users"]);
     metrics.sync_started("aws");
-    metrics.committed("aws", "acme", &stats(1), seconds(1), at(1));
+    metrics.committed(
+        "aws",
+        "acme",
+        SyncOutcome::Partial,
+        &stats(1),
+        seconds(1),
+        at(1),
+    );
     metrics.sync_ended("aws", "acme", SyncOutcome::Committed, seconds(1), at(1));
 }
 
@@ -771,6 +988,8 @@ fn nothing_breaks_without_a_recorder() {
 enum Act {
     Live(u8, u64),
     Succeeded(u8, u64),
+    Scheduled(u8, u64, u64),
+    Unscheduled(u8),
     Forget(u8),
 }
 
@@ -778,6 +997,9 @@ fn any_act() -> impl Strategy<Value = Act> {
     prop_oneof![
         (0..4_u8, any::<u32>()).prop_map(|(source, n)| Act::Live(source, n.into())),
         (0..4_u8, 1..100_u64).prop_map(|(source, second)| Act::Succeeded(source, second)),
+        (0..4_u8, 0..50_u64, 1..100_u64)
+            .prop_map(|(source, interval, second)| { Act::Scheduled(source, interval, second) }),
+        (0..4_u8).prop_map(Act::Unscheduled),
         (0..4_u8).prop_map(Act::Forget),
     ]
 }
@@ -787,6 +1009,7 @@ proptest! {
     fn gauges_follow_the_sources(acts in prop::collection::vec(any_act(), 0..20)) {
         let mut entities = [0; 4];
         let mut succeeded = [None; 4];
+        let mut scheduled: [Option<(u64, u64)>; 4] = [None; 4];
         let lines = recorded(|| {
             let metrics = ParallaxMetrics::new();
             metrics.register("aws", &[]);
@@ -802,16 +1025,37 @@ proptest! {
                         let (outcome, account_id) = (SyncOutcome::Committed, source.to_string());
                         metrics.sync_ended("aws", &account_id, outcome, seconds(1), at(second));
                     }
+                    Act::Scheduled(source, interval, second) => {
+                        scheduled[usize::from(source)] = Some((interval, second));
+                        let account_id = source.to_string();
+                        metrics.scheduled("aws", &account_id, seconds(interval), at(second));
+                    }
+                    Act::Unscheduled(source) => {
+                        scheduled[usize::from(source)] = None;
+                        metrics.unscheduled("aws", &source.to_string());
+                    }
                     Act::Forget(source) => {
                         entities[usize::from(source)] = 0;
                         succeeded[usize::from(source)] = None;
-                        metrics.forget("aws", &source.to_string());
+                        if let Some((_, since)) = &mut scheduled[usize::from(source)] {
+                            *since = 100;
+                        }
+                        metrics.forget("aws", &source.to_string(), at(100));
                     }
                 }
             }
         });
         let oldest = succeeded.into_iter().flatten().min().unwrap_or_default();
+        let overdue = scheduled.iter().zip(succeeded).filter_map(|(scheduled, succeeded)| {
+            let (interval, since) = (*scheduled)?;
+            Some(succeeded.unwrap_or(since) + 3 * interval)
+        });
+        let overdue = overdue.min().unwrap_or_default();
+        let interval = scheduled.iter().flatten().map(|(interval, _)| *interval).max();
+        let interval = interval.unwrap_or_default();
         for expected in [
+            format!("sync_interval_seconds{{aws}} {interval}"),
+            format!("sync_overdue_timestamp_seconds{{aws}} {overdue}"),
             format!("entities{{aws}} {}", entities.iter().sum::<u64>()),
             format!("sync_last_complete_timestamp_seconds{{aws}} {oldest}"),
             format!("sync_last_success_timestamp_seconds{{aws}} {oldest}"),

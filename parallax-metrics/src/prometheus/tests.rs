@@ -34,7 +34,14 @@ fn one_sync(metrics: &ParallaxMetrics) {
     stats.relationships_created = 80;
     stats.entities_kept = 2;
     let at = UNIX_EPOCH + Duration::from_millis(1_790_000_000_500);
-    metrics.committed("okta", "acme", &stats, Duration::from_millis(20), at);
+    metrics.committed(
+        "okta",
+        "acme",
+        SyncOutcome::Partial,
+        &stats,
+        Duration::from_millis(20),
+        at,
+    );
     let live = Live {
         entities: 122,
         relationships: 80,
@@ -42,7 +49,7 @@ fn one_sync(metrics: &ParallaxMetrics) {
     };
     metrics.live("okta", "acme", live);
     let duration = Duration::from_secs(2);
-    metrics.sync_ended("okta", "acme", SyncOutcome::Committed, duration, at);
+    metrics.sync_ended("okta", "acme", SyncOutcome::Partial, duration, at);
 }
 
 /// The exporter renders in the order of its hash maps: sorts families, and within them what is not
@@ -121,7 +128,7 @@ fn one_sync_is_rendered() {
     # TYPE parallax_entities_held gauge
     parallax_entities_held{connector_id="okta"} 0
 
-    # HELP parallax_entities_kept Entities kept at the last commit: not looked for everywhere.
+    # HELP parallax_entities_kept Entities that the last committed sync kept: not looked for everywhere, or kept by somebody's word.
     # TYPE parallax_entities_kept gauge
     parallax_entities_kept{connector_id="okta"} 2
 
@@ -141,7 +148,7 @@ fn one_sync_is_rendered() {
     # TYPE parallax_events_undelivered_total counter
     parallax_events_undelivered_total{connector_id="okta"} 0
 
-    # HELP parallax_kept_since_timestamp_seconds Since when the source that keeps records the longest does so; 0: none keeps any.
+    # HELP parallax_kept_since_timestamp_seconds Since when the source that keeps records the longest does so because steps do not complete; 0: none.
     # TYPE parallax_kept_since_timestamp_seconds gauge
     parallax_kept_since_timestamp_seconds{connector_id="okta"} 1790000000.5
 
@@ -173,7 +180,7 @@ fn one_sync_is_rendered() {
     # TYPE parallax_relationships_held gauge
     parallax_relationships_held{connector_id="okta"} 0
 
-    # HELP parallax_relationships_kept Relationships kept at the last commit: not looked for everywhere.
+    # HELP parallax_relationships_kept Relationships that the last committed sync kept: not looked for everywhere, or kept by somebody's word.
     # TYPE parallax_relationships_kept gauge
     parallax_relationships_kept{connector_id="okta"} 0
 
@@ -196,6 +203,10 @@ fn one_sync_is_rendered() {
     # HELP parallax_series_overflow_total Recordings under __other__, or left out of a gauge, because a cap was reached.
     # TYPE parallax_series_overflow_total counter
     parallax_series_overflow_total 0
+
+    # HELP parallax_sources_broken Sources of the daemon's configuration that cannot be synced.
+    # TYPE parallax_sources_broken gauge
+    parallax_sources_broken 0
 
     # HELP parallax_step_duration_seconds Time a step took, from its start to its end.
     # TYPE parallax_step_duration_seconds histogram
@@ -272,11 +283,15 @@ fn one_sync_is_rendered() {
 
     # HELP parallax_sync_last_complete_timestamp_seconds When the source longest without a complete sync had its last; 0: none had one.
     # TYPE parallax_sync_last_complete_timestamp_seconds gauge
-    parallax_sync_last_complete_timestamp_seconds{connector_id="okta"} 1790000000.5
+    parallax_sync_last_complete_timestamp_seconds{connector_id="okta"} 0
 
     # HELP parallax_sync_last_success_timestamp_seconds When the source longest without a committed sync had its last; 0: none had one.
     # TYPE parallax_sync_last_success_timestamp_seconds gauge
     parallax_sync_last_success_timestamp_seconds{connector_id="okta"} 1790000000.5
+
+    # HELP parallax_sync_overdue_timestamp_seconds When the first of the scheduled sources is overdue: three intervals after its last committed sync or, before the first one, after it was scheduled; 0: none is scheduled.
+    # TYPE parallax_sync_overdue_timestamp_seconds gauge
+    parallax_sync_overdue_timestamp_seconds{connector_id="okta"} 0
 
     # HELP parallax_syncs_in_progress Syncs that have not ended.
     # TYPE parallax_syncs_in_progress gauge
@@ -285,10 +300,10 @@ fn one_sync_is_rendered() {
     # HELP parallax_syncs_total Syncs that ended, by how.
     # TYPE parallax_syncs_total counter
     parallax_syncs_total{connector_id="okta",outcome="cancelled"} 0
-    parallax_syncs_total{connector_id="okta",outcome="committed"} 1
+    parallax_syncs_total{connector_id="okta",outcome="committed"} 0
     parallax_syncs_total{connector_id="okta",outcome="error"} 0
     parallax_syncs_total{connector_id="okta",outcome="failed"} 0
-    parallax_syncs_total{connector_id="okta",outcome="partial"} 0
+    parallax_syncs_total{connector_id="okta",outcome="partial"} 1
     "#);
 }
 
@@ -298,7 +313,7 @@ fn openmetrics_says_the_same_in_its_own_way() {
     metrics::with_local_recorder(&recorder, || {
         let metrics = ParallaxMetrics::new();
         metrics.register("okta", &[]);
-        metrics.scheduled("okta", "acme", Duration::from_secs(60));
+        metrics.scheduled("okta", "acme", Duration::from_secs(60), UNIX_EPOCH);
         // A connector's own, of whatever kind.
         metrics::describe_counter!("own_requests", "Asked of the \"API\"\\.");
         metrics::counter!("own_requests", "path" => "a\"b\n\\le=\"1\"").increment(3);
@@ -525,7 +540,7 @@ fn upkeep_empties_what_no_scrape_came_for() {
     });
     let rendering = prometheus.render();
     for line in [
-        r#"parallax_syncs_total{connector_id="okta",outcome="committed"} 1000"#,
+        r#"parallax_syncs_total{connector_id="okta",outcome="partial"} 1000"#,
         r#"parallax_sync_duration_seconds_count{connector_id="okta"} 1000"#,
         r#"parallax_sync_duration_seconds_sum{connector_id="okta"} 2000"#,
     ] {

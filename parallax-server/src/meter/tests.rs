@@ -106,6 +106,24 @@ async fn past_is_what_the_syncs_were() {
 }
 
 #[tokio::test]
+async fn what_somebody_keeps_is_kept_since_never() {
+    let store = Store::open("sqlite::memory:").await.unwrap();
+    const TWELVE: &[&str] = &["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
+    let connector = Told(Mutex::new((TWELVE, true)));
+    let source_id = ("told".to_owned(), "acme".to_owned());
+    for sync_id in ["found", "held", "rejected"] {
+        let output = run_connector(&connector, "acme", sync_id, None).await;
+        let result = store.commit_sync(&output.unwrap()).await.unwrap();
+        connector.0.lock().unwrap().0 = &[];
+        if let Some(changeset) = result.held_changeset {
+            store.reject(changeset).await.unwrap();
+        }
+    }
+    let past = past(&store, &source_id).await.unwrap();
+    assert_eq!((past.entities_kept, past.kept_since), (12, None));
+}
+
+#[tokio::test]
 async fn books_that_do_not_balance_are_counted() {
     let store = Arc::new(Store::open("sqlite::memory:").await.unwrap());
     let run = Run::new("told", "acme", "sync-0", 1, SystemTime::now());

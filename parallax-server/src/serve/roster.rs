@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::app::App;
 use crate::config::Secret;
+use crate::meter::SourceId;
 use crate::plan::{Broken, Reason, Source};
 use crate::serve::{job, meter};
 
@@ -74,6 +75,11 @@ impl Roster {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Tells whether a source is of the configuration.
+    pub(super) fn has(&self, id: &SourceId) -> bool {
+        self.line_of(id).is_some() || self.reason(&id.0, &id.1).is_some()
+    }
+
     /// Returns why a source cannot be synced, if it cannot.
     pub(super) fn reason(&self, connector_id: &str, account_id: &str) -> Option<Reason> {
         let is_meant = |one: &&Waiting| {
@@ -85,7 +91,7 @@ impl Roster {
     }
 
     /// Returns the line of the source that is synced by this name already.
-    fn line_of(&self, id: &(String, String)) -> Option<usize> {
+    fn line_of(&self, id: &SourceId) -> Option<usize> {
         let listed = self.read();
         let found = listed.sources.iter().find(|source| source.id() == *id);
         found.map(|source| source.line)
@@ -152,9 +158,7 @@ impl Mender<'_> {
 
     /// Has a source synced that could not be before.
     async fn begin(&self, broken: &Broken, source: Source) {
-        if broken.account_id().is_empty() {
-            self.metrics.forget(&source.connector_id, "");
-        }
+        meter::mended(&self.metrics, broken);
         let begun = meter::begin(&self.metrics, &self.store, slice::from_ref(&source)).await;
         if let Err(error) = begun {
             tracing::warn!(error = %Escaped(error), "Gauges not restored");

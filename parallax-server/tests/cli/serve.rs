@@ -381,6 +381,37 @@ fn restarted_daemon_knows_what_is_held_and_that_somebody_decided() {
 }
 
 #[test]
+fn gauges_are_of_the_sources_of_the_configuration() {
+    let dir = desk();
+    assert_eq!(find_users(dir.path(), 12), 0);
+    assert_eq!(find_users(dir.path(), 0), 6);
+    let other = CONFIG.replace("here", "there").replace("1s", "300d");
+    fs::write(dir.path().join("parallax.toml"), other).unwrap();
+    let daemon = Daemon::start(dir.path());
+    // What somebody decides of another account is in the gauges no more than what it has.
+    let (code, _, stderr) = run(dir.path(), &["reject", "1"]);
+    assert_eq!(code, 0, "{stderr}");
+    wait_for("a sync", || (daemon.syncs_counted() >= 1).then_some(()));
+    let sql = "SELECT entities AS n FROM parallax_source WHERE account_id = 'there'";
+    let stored = number(dir.path(), sql);
+    let gauge = |name: &str| Daemon::counted(&daemon.get("/metrics").1, name);
+    wait_for("the gauges", || {
+        (gauge("parallax_entities") == stored).then_some(())
+    });
+    // What is forgotten is still expected.
+    let overdue = gauge("parallax_sync_overdue_timestamp_seconds");
+    let (code, _, stderr) = run(dir.path(), &["forget", "host", "there", "--yes"]);
+    assert_eq!(code, 0, "{stderr}");
+    wait_for("the gauges", || {
+        (gauge("parallax_entities") == 0).then_some(())
+    });
+    let interval = 300 * 24 * 60 * 60;
+    assert_eq!(gauge("parallax_sync_interval_seconds"), interval);
+    let again = gauge("parallax_sync_overdue_timestamp_seconds");
+    assert!(again >= overdue, "{again} {overdue}");
+}
+
+#[test]
 fn daemon_counts_what_it_holds() {
     let dir = desk();
     // This machine's connector has other steps: until one sync was complete, nothing is deleted.
@@ -788,21 +819,26 @@ fn sync_goes_through_the_daemon_that_holds_the_store() {
 #[test]
 fn source_that_cannot_be_synced_stops_no_other_and_heals() {
     let dir = TempDir::new().unwrap();
-    let account = dir.path().join("account");
-    let more = format!(
-        "[[connector]]\nkind = 'host'\nname = 'late'\naccount = {{ file = {account:?} }}\n\
-         cron = '@hourly'\n"
-    );
+    let late = |account: &Path, cron: &str| {
+        format!(
+            "[[connector]]\nkind = 'host'\nname = 'late'\naccount = {{ file = {account:?} }}\n\
+             cron = '{cron}'\n"
+        )
+    };
+    let accounts = [dir.path().join("account"), dir.path().join("other account")];
+    let more = late(&accounts[1], "@daily") + &late(&accounts[0], "@hourly");
     fs::write(dir.path().join("parallax.toml"), CONFIG.to_owned() + &more).unwrap();
     let daemon = Daemon::start(dir.path());
     daemon.wait_for_log("Source cannot be synced");
     wait_for("the first sync", || {
         (daemon.syncs_counted() > 0).then_some(())
     });
-    let ready = "ready, but 1 of 2 sources cannot be synced: see /api/v1/sources\n";
+    let ready = |broken| {
+        format!("ready, but {broken} of 3 sources cannot be synced: see /api/v1/sources\n")
+    };
     assert_eq!(
         daemon.get("/readyz"),
-        ("HTTP/1.1 200 OK".to_owned(), ready.to_owned())
+        ("HTTP/1.1 200 OK".to_owned(), ready(2))
     );
     let source = |account: &str| -> Value {
         let (_, body) = daemon.get(&format!("/api/v1/sources/late/{account}"));
@@ -824,21 +860,31 @@ fn source_that_cannot_be_synced_stops_no_other_and_heals() {
         "{reason}"
     );
     assert!(late["next_due_at"].is_string(), "{late}");
-    let metrics = daemon.get("/metrics").1;
-    let expected = "parallax_sync_interval_seconds{connector_id=\"late\"} 3600\n";
-    assert!(metrics.contains(expected), "{metrics}");
+    let is_shown = |lines: [&str; 2]| {
+        let metrics = daemon.get("/metrics").1;
+        lines.iter().all(|line| metrics.contains(line))
+    };
+    // The longest interval of both.
+    let interval = "parallax_sync_interval_seconds{connector_id=\"late\"} 86400\n";
+    assert!(is_shown([interval, "\nparallax_sources_broken 2\n"]));
 
-    fs::write(&account, "found\n").unwrap();
+    fs::write(&accounts[0], "found\n").unwrap();
     wait_for("the source to heal", || {
+        (daemon.get("/readyz").1 == ready(1)).then_some(())
+    });
+    assert!(is_shown([interval, "\nparallax_sources_broken 1\n"]));
+    fs::write(&accounts[1], "found, too\n").unwrap();
+    wait_for("the other source to heal", || {
         (daemon.get("/readyz").1 == "ready\n").then_some(())
     });
+    assert!(is_shown([interval, "\nparallax_sources_broken 0\n"]));
     let late = source("found");
     assert_eq!(
         (&late["activity"], &late["broken"]),
         (&"idle".into(), &Value::Null)
     );
     let listed: Value = serde_json::from_str(&daemon.get("/api/v1/sources").1).unwrap();
-    assert_eq!(listed["items"].as_array().unwrap().len(), 2);
+    assert_eq!(listed["items"].as_array().unwrap().len(), 3);
     // It can be synced like any other.
     let (code, _, stderr) = run(dir.path(), &["check"]);
     assert_eq!(code, 0, "{stderr}");

@@ -260,7 +260,12 @@ async fn record(
     result: &CommitResult,
 ) {
     let (took, now) = (Duration::from_millis(1), SystemTime::now());
-    metrics.committed(script.name, account, &result.stats, took, now);
+    let outcome = match result.outcome {
+        Outcome::Committed => SyncOutcome::Committed,
+        Outcome::Partial => SyncOutcome::Partial,
+        Outcome::Failed => SyncOutcome::Failed,
+    };
+    metrics.committed(script.name, account, outcome, &result.stats, took, now);
     let sql = format!(
         "SELECT entities || ' ' || relationships FROM parallax_source WHERE account_id = '{account}'"
     );
@@ -272,11 +277,6 @@ async fn record(
         waiting: 0,
     };
     metrics.live(script.name, account, live);
-    let outcome = match result.outcome {
-        Outcome::Committed => SyncOutcome::Committed,
-        Outcome::Partial => SyncOutcome::Partial,
-        Outcome::Failed => SyncOutcome::Failed,
-    };
     metrics.sync_ended(script.name, account, outcome, took, now);
 }
 
