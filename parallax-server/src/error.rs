@@ -240,7 +240,7 @@ impl Failure {
             }
             Self::Run(RunError::InvalidName {
                 what: "account", ..
-            }) => "name another account with --account",
+            }) => "name another account, with --account or in the configuration",
             Self::Run(RunError::InvalidName {
                 what: "sync id", ..
             }) => "give another --sync-id, or none: each sync then gets an id of its own",

@@ -6,6 +6,7 @@ use hyper::Method;
 use parallax_connect::{JournalEntry, JournalSink};
 use parallax_store::Store;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use tokio::time::sleep;
 
@@ -215,8 +216,7 @@ async fn follow(
         match remote.ask(Method::GET, &path).await {
             Err(Failure::Refused(refusal)) if refusal.code == "still_running" => {}
             Err(Failure::Refused(refusal)) if refusal.code == "no_such_result" => {
-                // Before it began, somebody took it back.
-                return Err(cancelled_there());
+                return Err(end_unknown(remote, sync_id).await);
             }
             told => return told,
         }
@@ -233,6 +233,22 @@ async fn follow(
                 }
             }
         }
+    }
+}
+
+/// Says what became of a sync whose result the daemon does not have.
+async fn end_unknown(remote: &Remote, sync_id: &str) -> Failure {
+    let path = ["syncs", sync_id];
+    match remote.ask::<IgnoredAny>(Method::GET, &path).await {
+        Ok(_) => Failure::Told {
+            code: "no_such_result".to_owned(),
+            message: "the sync has ended, and what it came to is no longer at hand".to_owned(),
+            help: format!("see `parallax syncs {sync_id}`"),
+            exit: Exit::Failed,
+        },
+        // Before it began, somebody took it back.
+        Err(Failure::Refused(_)) => cancelled_there(),
+        Err(failure) => failure,
     }
 }
 
@@ -465,6 +481,21 @@ mod tests {
             (failure.code(), failure.exit()),
             ("cancelled".into(), Exit::Failed)
         );
+    }
+
+    #[tokio::test]
+    async fn sync_whose_result_is_gone_was_not_cancelled() {
+        let daemon = daemon(|asked: &str| match asked.ends_with("/result") {
+            true => problem(404, "no_such_result"),
+            false => (200, "{\"outcome\":\"committed\"}".to_owned()),
+        })
+        .await;
+        let (_send, signals) = Signals::by_hand();
+        let ended = follow(&daemon.remote, "s-1", &signals, None).await;
+        let failure = as_heard(ended.err().unwrap(), &signals);
+        assert_eq!(failure.code(), "no_such_result");
+        assert_eq!(failure.help(), "see `parallax syncs s-1`");
+        assert_eq!(daemon.asked(), "GET s-1/result, GET s-1");
     }
 
     #[tokio::test]
