@@ -19,10 +19,10 @@ use crate::record::float;
 #[derive(Debug)]
 pub(crate) struct Connector {
     label: SharedString,
-    /// Those of the stats, in their order.
-    counters: Vec<Counter>,
-    /// Those of the stats, in their order, then those of what is live.
-    gauges: Vec<Gauge>,
+    /// One for each field of the stats, unless that is a gauge.
+    counters: Vec<Option<Counter>>,
+    /// In the order of [`Sum`].
+    gauges: [Gauge; SUMS],
     syncs: Vec<Counter>,
     sync_duration: Histogram,
     syncs_in_progress: Gauge,
@@ -53,8 +53,8 @@ struct Memory {
 /// thousands of them, and each sync changes one.
 #[derive(Debug, Default)]
 struct All {
-    /// Of each gauge, the sum over the sources. Wide enough for any number of any `u64`.
-    sums: [u128; SUMMED],
+    /// In the order of [`Sum`]. Wide enough for any number of any `u64`.
+    sums: [u128; SUMS],
     intervals: Times,
     last_success: Times,
     last_complete: Times,
@@ -69,13 +69,49 @@ struct Times(BTreeMap<Duration, usize>);
 /// Names a source by a hash of its ids, so that it takes as little room as they may take much.
 pub(crate) type SourceKey = u64;
 
-/// How many gauges are sums over sources.
-const SUMMED: usize = names::STATS_GAUGES + names::LIVE.len();
+/// The gauges that are sums over sources.
+#[derive(Clone, Copy, Debug)]
+enum Sum {
+    EntitiesKept,
+    EntitiesHeld,
+    RelationshipsKept,
+    RelationshipsHeld,
+    Entities,
+    Relationships,
+    RelationshipsWaiting,
+}
+
+const SUMS: usize = Sum::ALL.len();
+
+impl Sum {
+    const ALL: [Self; 7] = [
+        Self::EntitiesKept,
+        Self::EntitiesHeld,
+        Self::RelationshipsKept,
+        Self::RelationshipsHeld,
+        Self::Entities,
+        Self::Relationships,
+        Self::RelationshipsWaiting,
+    ];
+
+    const fn metric(self) -> &'static names::Metric {
+        match self {
+            Self::EntitiesKept => &names::ENTITIES_KEPT,
+            Self::EntitiesHeld => &names::ENTITIES_HELD,
+            Self::RelationshipsKept => &names::RELATIONSHIPS_KEPT,
+            Self::RelationshipsHeld => &names::RELATIONSHIPS_HELD,
+            Self::Entities => &names::ENTITIES,
+            Self::Relationships => &names::RELATIONSHIPS,
+            Self::RelationshipsWaiting => &names::RELATIONSHIPS_WAITING,
+        }
+    }
+}
 
 /// Times are since 1970.
 #[derive(Debug, Default, PartialEq)]
 struct Source {
-    values: [u64; SUMMED],
+    /// What it adds, in the order of [`Sum`].
+    shares: [u64; SUMS],
     scheduled: Option<Scheduled>,
     last_success: Option<Duration>,
     last_complete: Option<Duration>,
@@ -147,18 +183,13 @@ impl Connector {
     pub(crate) fn new(label: &str) -> Self {
         let label = SharedString::from(Arc::<str>::from(label));
         let labels = &[&label];
-        let stats = |kind| {
-            names::STATS
-                .iter()
-                .filter(move |metric| metric.kind == kind)
+        let counter = |metric: &names::Metric| {
+            let is_counter = metric.kind == Kind::Counter;
+            is_counter.then(|| metric.counter(labels))
         };
-        let gauges = stats(Kind::Gauge).map(|metric| metric.gauge(labels));
-        let live = names::LIVE.iter().map(|metric| metric.gauge(labels));
         Self {
-            counters: stats(Kind::Counter)
-                .map(|metric| metric.counter(labels))
-                .collect(),
-            gauges: gauges.chain(live).collect(),
+            counters: names::STATS.iter().map(counter).collect(),
+            gauges: Sum::ALL.map(|sum| sum.metric().gauge(labels)),
             syncs: SyncOutcome::ALL
                 .iter()
                 .map(|outcome| names::SYNCS.counter(&[&label, &outcome.as_str().into()]))
@@ -246,8 +277,11 @@ impl Connector {
             if !source.has_committed {
                 let since = kept_since.map(since_1970);
                 all.kept_since.replace(&mut source.kept_since, since);
-                let kept = gauges_ending_in("_kept").zip([entities_kept, relationships_kept]);
-                self.share(source, &mut all.sums, kept);
+                let kept = [
+                    (Sum::EntitiesKept, entities_kept),
+                    (Sum::RelationshipsKept, relationships_kept),
+                ];
+                self.share(source, all, kept);
             }
         });
         self.set_times(&memory.all);
@@ -289,19 +323,7 @@ impl Connector {
         at: Duration,
         room: &Room,
     ) -> Remembered {
-        let values = || names::STATS.iter().zip(stats.values());
-        let of =
-            |of| move |(metric, value): (&names::Metric, u64)| (metric.kind == of).then_some(value);
-        for (counter, value) in self
-            .counters
-            .iter()
-            .zip(values().filter_map(of(Kind::Counter)))
-        {
-            // Most are 0 in most commits.
-            if value > 0 {
-                counter.increment(value);
-            }
-        }
+        self.count(stats);
         self.commit_duration.record(duration);
         // It has read nothing, and so leaves all as it was.
         if !outcome.is_success() {
@@ -316,9 +338,25 @@ impl Connector {
                 all.kept_since.replace(&mut source.kept_since, since);
                 self.kept_since.set(all.kept_since.earliest());
             }
-            let gauges = values().filter_map(of(Kind::Gauge));
-            self.share(source, &mut all.sums, gauges.enumerate());
+            let shares = [
+                (Sum::EntitiesKept, stats.entities_kept),
+                (Sum::EntitiesHeld, stats.entities_held),
+                (Sum::RelationshipsKept, stats.relationships_kept),
+                (Sum::RelationshipsHeld, stats.relationships_held),
+            ];
+            self.share(source, all, shares);
         })
+    }
+
+    fn count(&self, stats: &SyncStats) {
+        for (counter, value) in self.counters.iter().zip(stats.values()) {
+            // Most are 0 in most commits.
+            if let Some(counter) = counter
+                && value > 0
+            {
+                counter.increment(value);
+            }
+        }
     }
 
     pub(crate) fn live(&self, key: SourceKey, live: Live, room: &Room) -> Remembered {
@@ -327,10 +365,12 @@ impl Connector {
             relationships,
             waiting,
         } = live;
-        let values = (names::STATS_GAUGES..).zip([entities, relationships, waiting]);
-        lock(&self.memory).with_source(key, room, |source, all| {
-            self.share(source, &mut all.sums, values);
-        })
+        let live = [
+            (Sum::Entities, entities),
+            (Sum::Relationships, relationships),
+            (Sum::RelationshipsWaiting, waiting),
+        ];
+        lock(&self.memory).with_source(key, room, |source, all| self.share(source, all, live))
     }
 
     /// Sets what a source adds to the gauges of what is held.
@@ -341,10 +381,11 @@ impl Connector {
         relationships: u64,
         room: &Room,
     ) -> Remembered {
-        let held = gauges_ending_in("_held").zip([entities, relationships]);
-        lock(&self.memory).with_source(key, room, |source, all| {
-            self.share(source, &mut all.sums, held);
-        })
+        let held = [
+            (Sum::EntitiesHeld, entities),
+            (Sum::RelationshipsHeld, relationships),
+        ];
+        lock(&self.memory).with_source(key, room, |source, all| self.share(source, all, held))
     }
 
     /// Counts a changeset to which one of [`CHANGESETS`] happened.
@@ -357,15 +398,10 @@ impl Connector {
 
     /// Counts records that were deleted by an approval.
     pub(crate) fn deleted(&self, entities: u64, relationships: u64) {
-        let counters = names::STATS
-            .iter()
-            .filter(|metric| metric.kind == Kind::Counter);
-        let deleted = counters
-            .zip(&self.counters)
-            .filter(|(metric, _)| metric.name.ends_with("_deleted_total"));
-        for ((_, counter), count) in deleted.zip([entities, relationships]) {
-            counter.increment(count);
-        }
+        let mut stats = SyncStats::default();
+        stats.entities_deleted = entities;
+        stats.relationships_deleted = relationships;
+        self.count(&stats);
     }
 
     pub(crate) fn events_undelivered(&self, events: u64) {
@@ -381,8 +417,7 @@ impl Connector {
         let mut memory = lock(&self.memory);
         let Memory { sources, all, .. } = &mut *memory;
         if let Some(source) = sources.get_mut(&key) {
-            let nothing = (0..SUMMED).map(|place| (place, 0));
-            self.share(source, &mut all.sums, nothing);
+            self.share(source, all, Sum::ALL.map(|sum| (sum, 0)));
             all.last_success.replace(&mut source.last_success, None);
             all.last_complete.replace(&mut source.last_complete, None);
             all.kept_since.replace(&mut source.kept_since, None);
@@ -411,26 +446,23 @@ impl Connector {
         })
     }
 
-    /// Replaces what a source adds to some gauges; their places rise.
-    fn share(
-        &self,
-        source: &mut Source,
-        sums: &mut [u128; SUMMED],
-        values: impl Iterator<Item = (usize, u64)>,
-    ) {
-        let mut values = values.peekable();
-        let shares = source.values.iter_mut().zip(sums).zip(&self.gauges);
-        for (place, ((share, sum), gauge)) in shares.enumerate() {
-            let Some((_, value)) = values.next_if(|(next, _)| *next == place) else {
+    /// Replaces what a source adds to some gauges.
+    fn share<const N: usize>(&self, source: &mut Source, all: &mut All, shares: [(Sum, u64); N]) {
+        for (of, value) in shares {
+            let place = of as usize;
+            let (Some(share), Some(sum), Some(gauge)) = (
+                source.shares.get_mut(place),
+                all.sums.get_mut(place),
+                self.gauges.get(place),
+            ) else {
                 continue;
             };
             // Most do not change.
-            if *share == value {
-                continue;
+            if *share != value {
+                *sum = *sum - u128::from(*share) + u128::from(value);
+                *share = value;
+                gauge.set(float(*sum));
             }
-            *sum = *sum - u128::from(*share) + u128::from(value);
-            *share = value;
-            gauge.set(float(*sum));
         }
     }
 
@@ -493,17 +525,6 @@ impl Times {
         let latest = self.0.last_key_value();
         latest.map_or(0.0, |(time, _)| time.as_secs_f64())
     }
-}
-
-/// Returns the places of such gauges among those of the stats: of entities, then of relationships.
-fn gauges_ending_in(end: &'static str) -> impl Iterator<Item = usize> {
-    let gauges = names::STATS
-        .iter()
-        .filter(|metric| metric.kind == Kind::Gauge);
-    gauges
-        .enumerate()
-        .filter(move |(_, gauge)| gauge.name.ends_with(end))
-        .map(|(place, _)| place)
 }
 
 /// Whether there was room for what a source adds to the gauges.

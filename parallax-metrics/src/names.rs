@@ -46,14 +46,8 @@ pub(crate) const STATS: [Metric; SyncStats::FIELDS.len()] = [
         "parallax_entities_deleted_total",
         "Entities that were looked for and not found.",
     ),
-    number(
-        "parallax_entities_kept",
-        "Entities that the last committed sync kept: not looked for everywhere, or kept by somebody's word.",
-    ),
-    number(
-        "parallax_entities_held",
-        "Entities whose delete is held for approval.",
-    ),
+    ENTITIES_KEPT,
+    ENTITIES_HELD,
     count(
         "parallax_entities_rejected_total",
         "Emissions of entities that were not accepted.",
@@ -78,14 +72,8 @@ pub(crate) const STATS: [Metric; SyncStats::FIELDS.len()] = [
         "parallax_relationships_deleted_total",
         "Relationships that were looked for and not found.",
     ),
-    number(
-        "parallax_relationships_kept",
-        "Relationships that the last committed sync kept: not looked for everywhere, or kept by somebody's word.",
-    ),
-    number(
-        "parallax_relationships_held",
-        "Relationships whose delete is held for approval.",
-    ),
+    RELATIONSHIPS_KEPT,
+    RELATIONSHIPS_HELD,
     count(
         "parallax_relationships_rejected_total",
         "Emissions of relationships that were not accepted.",
@@ -96,18 +84,35 @@ pub(crate) const STATS: [Metric; SyncStats::FIELDS.len()] = [
     ),
 ];
 
-/// How many of [`STATS`] are gauges.
-pub(crate) const STATS_GAUGES: usize = gauges(&STATS);
+pub(crate) const ENTITIES_KEPT: Metric = number(
+    "parallax_entities_kept",
+    "Entities that the last committed sync kept: not looked for everywhere, or kept by somebody's word.",
+);
 
-/// What is live, in the order of the fields of [`Live`](crate::Live).
-pub(crate) const LIVE: [Metric; 3] = [
-    number("parallax_entities", "Entities that are live."),
-    number("parallax_relationships", "Relationships that are live."),
-    number(
-        "parallax_relationships_waiting",
-        "Relationships that wait for an entity at one of their ends.",
-    ),
-];
+pub(crate) const ENTITIES_HELD: Metric = number(
+    "parallax_entities_held",
+    "Entities whose delete is held for approval.",
+);
+
+pub(crate) const RELATIONSHIPS_KEPT: Metric = number(
+    "parallax_relationships_kept",
+    "Relationships that the last committed sync kept: not looked for everywhere, or kept by somebody's word.",
+);
+
+pub(crate) const RELATIONSHIPS_HELD: Metric = number(
+    "parallax_relationships_held",
+    "Relationships whose delete is held for approval.",
+);
+
+pub(crate) const ENTITIES: Metric = number("parallax_entities", "Entities that are live.");
+
+pub(crate) const RELATIONSHIPS: Metric =
+    number("parallax_relationships", "Relationships that are live.");
+
+pub(crate) const RELATIONSHIPS_WAITING: Metric = number(
+    "parallax_relationships_waiting",
+    "Relationships that wait for an entity at one of their ends.",
+);
 
 pub(crate) const SYNCS: Metric = Metric {
     labels: &["connector_id", "outcome"],
@@ -232,7 +237,10 @@ pub(crate) const BUILD_INFO: Metric = Metric {
     ..number("parallax_build_info", "Always 1; the version is its label.")
 };
 
-const OTHERS: [Metric; 20] = [
+const OTHERS: [Metric; 23] = [
+    ENTITIES,
+    RELATIONSHIPS,
+    RELATIONSHIPS_WAITING,
     SYNCS,
     SYNCS_IN_PROGRESS,
     SYNC_DURATION,
@@ -273,10 +281,9 @@ pub fn describe() {
 
 /// Every metric there is.
 pub(crate) fn all() -> impl Iterator<Item = &'static Metric> {
-    const STATS_THEN: &[Metric] = &STATS;
-    const LIVE_THEN: &[Metric] = &LIVE;
+    const STATS_FIRST: &[Metric] = &STATS;
     const THE_REST: &[Metric] = &OTHERS;
-    [STATS_THEN, LIVE_THEN, THE_REST].into_iter().flatten()
+    [STATS_FIRST, THE_REST].into_iter().flatten()
 }
 
 impl Metric {
@@ -339,17 +346,6 @@ const fn duration(name: &'static str, help: &'static str) -> Metric {
         unit: Unit::Seconds,
         ..count(name, help)
     }
-}
-
-const fn gauges(mut metrics: &[Metric]) -> usize {
-    let mut gauges = 0;
-    while let [first, rest @ ..] = metrics {
-        if matches!(first.kind, Kind::Gauge) {
-            gauges += 1;
-        }
-        metrics = rest;
-    }
-    gauges
 }
 
 #[cfg(test)]
