@@ -95,3 +95,48 @@ fn with_journal(
     journal.put_back(chunks);
     written.map(|_| None)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use super::*;
+    use crate::sqlite::forget;
+    use crate::sqlite::testing::{Ran, SEED, column, commit, findings, hosts};
+
+    fn found(numbers: Range<u64>) -> [Ran; 1] {
+        [hosts("hosts", numbers.map(|host| (host, 1)))]
+    }
+
+    /// Each source once began to count its commits at 0. What was decided before a source was
+    /// forgotten was then written over what the next one of its name had committed: hosts twice, and
+    /// none of the books noticed.
+    #[test]
+    fn decision_on_a_source_that_was_forgotten_is_not_written() {
+        // A store whose sources have seen more commits than it knows of: a backup, or one that was
+        // brought forward from version 1.
+        let younger = "UPDATE px_meta SET value = 0 WHERE key = 'epoch'";
+        for (commits, sql) in [(1, ""), (2, younger)] {
+            let location = Location::Memory;
+            let mut store = location.open().unwrap();
+            for number in 0..commits {
+                commit(&mut store, number, found(0..40));
+            }
+            store.connection.execute_batch(sql).unwrap();
+            let (mut late, options) = (findings(5, found(0..60)), Options::default());
+            let decided = decide(&mut store.connection, &location, &mut late, &options, SEED);
+            let Ok(Decided::Commit(decision)) = decided else {
+                panic!("a replay")
+            };
+
+            let forget = |transaction: &Transaction<'_>| {
+                forget::forget(transaction, "fleet", "acme").map(Some)
+            };
+            store.write(0, forget).unwrap();
+            commit(&mut store, 6, found(0..60));
+            assert!(write(&mut store, &mut late, *decision).unwrap().is_none());
+            let hosts = "SELECT count(*) || '' FROM px_entity";
+            assert_eq!(column(&store.connection, hosts), ["60"]);
+        }
+    }
+}

@@ -53,6 +53,9 @@ fn find(
 
 fn remove(transaction: &Transaction<'_>, source_id: i64) -> rusqlite::Result<()> {
     for sql in [
+        // From where the next source counts. It is behind in a backup, which begins its own line.
+        "UPDATE px_meta SET value = max(value,
+             (SELECT generation FROM px_source WHERE source_id = ?1)) WHERE key = 'epoch'",
         "DELETE FROM px_waiting WHERE relationship IN
              (SELECT n FROM px_relationship WHERE source_id = ?1)",
         "DELETE FROM px_edge_from WHERE (entity, relationship) IN

@@ -23,6 +23,8 @@ mod query;
 mod records;
 mod retain;
 mod row;
+#[cfg(test)]
+mod testing;
 mod verify;
 mod write;
 

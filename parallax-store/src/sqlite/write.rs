@@ -55,9 +55,12 @@ impl<'a> Writer<'a> {
         let source = match source {
             Some(source) => source,
             None => {
+                // No generation comes twice, so that what was decided on a source that has been
+                // forgotten since is not taken for a decision on this one.
                 transaction
                     .prepare_cached(
-                        "INSERT INTO px_source (connector_id, account_id) VALUES (?1, ?2)",
+                        "INSERT INTO px_source (connector_id, account_id, generation)
+                         SELECT ?1, ?2, value FROM px_meta WHERE key = 'epoch'",
                     )?
                     .execute(params![run.connector_id, run.account_id])?;
                 find_source(transaction, output)?.ok_or_else(unreadable)?
