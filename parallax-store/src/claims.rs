@@ -171,9 +171,11 @@ pub(crate) struct Verdict {
 impl<'a> Judge<'a> {
     pub(crate) fn new(report: &'a SyncReport) -> Self {
         let mut steps = report.steps().iter();
+        let looked = steps.all(|step| report.has_looked_everywhere(&step.step_id, None));
         Self {
             report,
-            every_step_looked: steps.all(|step| report.has_looked_everywhere(&step.step_id, None)),
+            // Of no steps all have.
+            every_step_looked: looked && !report.is_failed(),
             verdicts: Vec::new(),
         }
     }
@@ -273,5 +275,15 @@ mod tests {
         assert!(!verdict.earned);
         assert_eq!(verdict.standing, b);
         assert_eq!(judge.verdict(&mut sets, gone).standing, gone);
+    }
+
+    /// All of no steps had looked everywhere, once: a run of nothing deleted everything.
+    #[test]
+    fn run_without_steps_earns_nothing() {
+        let mut sets = ClaimSets::default();
+        let gone = sets.single("gone", None);
+        let none = report(&[]);
+        let verdict = Judge::new(&none).verdict(&mut sets, gone);
+        assert!(!verdict.earned, "{verdict:?}");
     }
 }

@@ -424,6 +424,38 @@ mod tests {
         (changes, delta.counts, live)
     }
 
+    fn digest_of(id: u128, hash: u128) -> u128 {
+        let mut sets = ClaimSets::default();
+        let claims = sets.single("hosts", None);
+        digest::of_record(id, hash, sets.hash(claims), SEED)
+    }
+
+    /// The sums of what is stored once this has been committed.
+    fn sums_after(emitted: &[(u128, u128)], rows: &Rows, step_failed: bool) -> Sums {
+        let mut seen = BTreeMap::new();
+        for &(id, hash) in emitted {
+            let seen = seen.entry(id).or_insert(hash);
+            if *seen == 0 {
+                *seen = hash;
+            }
+        }
+        let mut sums = Sums::default();
+        for (id, hash) in &seen {
+            match (hash, rows.get(id)) {
+                (0, None) => {}
+                (0, Some((stored, _))) => sums.add(*id, digest_of(*id, *stored)),
+                _ => sums.add(*id, digest_of(*id, *hash)),
+            }
+        }
+        let kept = rows.iter().filter(|(id, _)| !seen.contains_key(*id));
+        for (id, (hash, held)) in kept {
+            if step_failed && held.is_none() {
+                sums.add(*id, digest_of(*id, *hash));
+            }
+        }
+        sums
+    }
+
     fn ids() -> impl Iterator<Item = u128> {
         (0u128..).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))
     }
@@ -433,16 +465,17 @@ mod tests {
 
         #[test]
         fn sums_change_what_is_read_and_nothing_else(
-            changed in prop::collection::vec((0..20_000usize, 0..5u8), 0..600),
+            changed in prop::collection::vec((0..20_000usize, 0..6u8), 0..600),
             step_failed in prop::bool::weighted(0.2),
         ) {
             let emitted: Vec<(u128, u128)> = ids().map(|id| (id, id ^ 1)).take(20_000).collect();
             let mut rows: Rows = emitted.iter().map(|(id, hash)| (*id, (*hash, None))).collect();
-            let complete = {
+            let ended = |status| {
                 let mut step = StepReport::new("hosts", "");
-                step.status = StepStatus::Completed;
+                step.status = status;
                 SyncReport::new(vec![step])
             };
+            let complete = ended(StepStatus::Completed);
             // Sums as the commit before left them.
             let (before, _) = compare(&emitted, &rows, None, &[BUCKETS], &complete);
             let mut sums = before.0.sums.clone().unwrap();
@@ -455,24 +488,20 @@ mod tests {
                     2 => now[place].0 = emitted[(place + 1) % 20_000].0, // a duplicate
                     3 => now[place].1 = 0,                              // rejected
                     _ => {
-                        // Held, and so in no sum.
-                        if rows.insert(id, (hash, Some(3))) == Some((hash, None)) {
-                            let claims = {
-                                let mut sets = ClaimSets::default();
-                                let claims = sets.single("hosts", None);
-                                sets.hash(claims)
-                            };
-                            let digest = digest::of_record(id, hash, claims, SEED);
-                            sums.add(id, digest.wrapping_neg());
+                        // Held, or kept for good: in no sum.
+                        let held = if what == 4 { 3 } else { -3 };
+                        if rows.insert(id, (hash, Some(held))) == Some((hash, None)) {
+                            sums.add(id, digest_of(id, hash).wrapping_neg());
                         }
                     }
                 }
             }
-            let report = if step_failed { SyncReport::default() } else { complete };
+            let report = if step_failed { ended(StepStatus::Failed) } else { complete };
             let (with, few) = compare(&now, &rows, Some(sums), &[1000, BUCKETS / 2, BUCKETS], &report);
             let (without, all) = compare(&now, &rows, None, &[BUCKETS], &report);
             prop_assert_eq!(said(&with), said(&without));
             prop_assert_eq!(&with.0.sums, &without.0.sums);
+            prop_assert_eq!(with.0.sums, Some(sums_after(&now, &rows, step_failed)));
             prop_assert_eq!(all, 20_000);
             prop_assert!(few <= all);
         }
