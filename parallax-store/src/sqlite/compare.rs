@@ -230,36 +230,11 @@ fn held(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::time::SystemTime;
-
-    use parallax_core::{
-        BatchBuilder, ConnectorOutput, Run, StepReport, StepStatus, SyncReport, entity,
-    };
+    use parallax_core::EntityKey;
 
     use super::*;
-    use crate::findings::Collected;
-    use crate::session::Options;
-    use crate::sqlite::commit::decide_and_write;
     use crate::sqlite::decide::load_claim_sets;
-
-    /// What a run found: a hundred hosts, all with a revision.
-    fn findings(number: u64, revision: u64) -> Findings {
-        let mut batch = BatchBuilder::new("acme".into());
-        for host in 0..100 {
-            let host = entity("host", host).property("revision", revision);
-            batch.push(&mut host.into(), None).unwrap();
-        }
-        let mut step = StepReport::new("hosts", "");
-        step.status = StepStatus::Completed;
-        step.entities = 100;
-        let sync_id = format!("sync-{number}");
-        let run = Run::new("fleet", "acme", sync_id, number, SystemTime::UNIX_EPOCH);
-        let batches = vec![batch.take().into_iter().collect()];
-        let output = ConnectorOutput::new(run, SyncReport::new(vec![step]), batches, 0);
-        let collected = Collected::new(7, std::env::temp_dir(), Arc::default());
-        Findings::new(output, collected)
-    }
+    use crate::sqlite::testing::{SEED, commit, failed, findings, hosts};
 
     #[test]
     fn two_connections_see_what_one_sees() {
@@ -267,17 +242,15 @@ mod tests {
         let path = directory.path().join("parallax.db");
         let location = Location::parse("", path.to_str().unwrap()).unwrap();
         let mut store = location.open().unwrap();
-        let mut commit = |number, revision| {
-            let mut findings = findings(number, revision);
-            decide_and_write(&mut store, &mut findings, &Options::default(), 7).unwrap();
-        };
-        commit(1, 1);
+        // A hundred hosts, all with a revision.
+        let found = |revision| [hosts("hosts", (0..100).map(|host| (host, revision)))];
+        commit(&mut store, 1, found(1));
 
         let mut reader = location.open_reader().unwrap().unwrap();
         let transaction = reader.transaction().unwrap();
         // More than there are: as many as make it worth a second connection.
         let known = Known::read(&transaction, 1, [LARGE + 1, 0]).unwrap();
-        let mut findings = findings(2, 2);
+        let mut findings = findings(2, found(2));
         findings.settle(&known.sums, &known.held);
         let mut sets = findings.sets.clone();
         let sets_by_row = load_claim_sets(&transaction, 1, &mut sets).unwrap();
@@ -285,7 +258,7 @@ mod tests {
             findings: &findings,
             known: &known,
             sets: &sets_by_row,
-            seed: 7,
+            seed: SEED,
         };
         // Each half once took few emissions whole: those of the other half were created again, and no
         // sync of few records was committed to a large source.
@@ -298,7 +271,60 @@ mod tests {
         };
         assert_eq!(compared(), [0, 100, 0]);
         // What the second connection would see now has nothing to update.
-        commit(3, 2);
+        commit(&mut store, 3, found(2));
         assert_eq!(compared(), [0, 100, 0]);
+    }
+
+    /// What comes of a run is numbered as it comes up, by each connection on its own.
+    #[test]
+    fn claims_are_those_that_stand_whichever_connection_saw_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("parallax.db");
+        let location = Location::parse("", path.to_str().unwrap()).unwrap();
+        let mut store = location.open().unwrap();
+        let is_upper = |host: &u64| EntityKey::new("host", host).id("acme").to_bytes()[0] >= 0x80;
+        let first = |host: u64| (host, 1);
+        let lower = (0..100).filter(|host| !is_upper(host)).map(first);
+        let upper = (0..100).filter(is_upper).map(first);
+        let steps = [
+            hosts("all", []),
+            hosts("lower", lower),
+            hosts("upper", upper),
+        ];
+        commit(&mut store, 1, steps);
+
+        let mut reader = location.open_reader().unwrap().unwrap();
+        let transaction = reader.transaction().unwrap();
+        let known = Known::read(&transaction, 1, [LARGE + 1, 0]).unwrap();
+        // Now one step finds all of them, every other one changed. What the others would say is not
+        // known.
+        let all = hosts("all", (0..100).map(|host| (host, 1 + host % 2)));
+        let mut findings = findings(2, [all, failed("lower"), failed("upper")]);
+        findings.settle(&known.sums, &known.held);
+        let mut sets = findings.sets.clone();
+        let sets_by_row = load_claim_sets(&transaction, 1, &mut sets).unwrap();
+        let comparing = Comparing {
+            findings: &findings,
+            known: &known,
+            sets: &sets_by_row,
+            seed: SEED,
+        };
+        let deltas = comparing.all(&transaction, Some(&location), &mut sets);
+        let [hosts, _] = deltas.unwrap();
+        assert_eq!((hosts.updates.len(), hosts.reclaims.len()), (50, 50));
+        let updates = hosts
+            .updates
+            .iter()
+            .map(|update| (update.row, update.claims));
+        for (row, claims) in updates.chain(hosts.reclaims) {
+            let half = "SELECT iif(id >= x'80', 'upper', 'lower') FROM px_entity WHERE n = ?1";
+            let half: String = transaction
+                .query_row(half, [row], |row| row.get(0))
+                .unwrap();
+            assert_eq!(
+                sets.text(claims),
+                format!(r#"[["all",null],["{half}",null]]"#)
+            );
+        }
     }
 }
