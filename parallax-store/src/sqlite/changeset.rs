@@ -236,7 +236,7 @@ fn approve(
          WHERE c.source_id = ?2 AND c.sync = ?1 GROUP BY kind, n.name",
         [sync, source_id],
     )?;
-    retain(transaction, source_id, LIMITS)?;
+    retain(transaction, source_id, [None; 2], LIMITS)?;
     Ok(sync)
 }
 

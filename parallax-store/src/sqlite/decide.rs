@@ -53,6 +53,8 @@ pub(super) struct Source {
     pub(super) last_process: Option<[u8; 16]>,
     pub(super) last_run_no: Option<u64>,
     pub(super) shape: Option<[u8; 16]>,
+    /// The last sync that did not fail, and the last that was complete.
+    pub(super) last_syncs: [Option<i64>; 2],
     pub(super) entities: u64,
     pub(super) relationships: u64,
 }
@@ -210,7 +212,7 @@ pub(super) fn find_source(
     let source = transaction
         .prepare_cached(
             "SELECT source_id, generation, last_process, last_run_no, shape, entities,
-                 relationships
+                 relationships, last_success_sync, last_complete_sync
              FROM px_source WHERE connector_id = ?1 AND account_id = ?2",
         )?
         .query_row(params![run.connector_id, run.account_id], |row| {
@@ -222,6 +224,7 @@ pub(super) fn find_source(
                 shape: row.get(4)?,
                 entities: row.get(5)?,
                 relationships: row.get(6)?,
+                last_syncs: [row.get(7)?, row.get(8)?],
             })
         })
         .optional()?;

@@ -16,14 +16,16 @@ pub(super) const LIMITS: Limits = Limits {
     syncs: 10_000,
 };
 
-/// Forgets the oldest history of a source that has more than is kept.
+/// Forgets the oldest history of a source that has more than is kept. `displaced` are the syncs that
+/// were the last that did not fail, and the last that was complete, before this commit.
 pub(super) fn retain(
     transaction: &Transaction<'_>,
     source_id: i64,
+    displaced: [Option<i64>; 2],
     limits: Limits,
 ) -> Result<(), StoreError> {
     forget_changes(transaction, source_id, limits.changes)?;
-    forget_syncs(transaction, source_id, limits.syncs)
+    forget_syncs(transaction, source_id, displaced, limits.syncs)
 }
 
 /// Forgets old versions, by whole syncs: of a sync all deletes can be told or none.
@@ -40,7 +42,11 @@ fn forget_changes(
             return Ok(());
         }
         let (oldest, newest): (Option<i64>, Option<i64>) = transaction
-            .prepare_cached("SELECT min(sync), max(sync) FROM px_change WHERE source_id = ?1")?
+            // Each from its end of the index. Asked for in one, both are looked for in all of it.
+            .prepare_cached(
+                "SELECT (SELECT min(sync) FROM px_change WHERE source_id = ?1),
+                     (SELECT max(sync) FROM px_change WHERE source_id = ?1)",
+            )?
             .query_row([source_id], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let Some(oldest) = oldest.filter(|_| oldest != newest) else {
             return Ok(());
@@ -54,11 +60,11 @@ fn forget_changes(
     }
 }
 
-/// Forgets old syncs. Those that changed something keep their row, because records name them as
-/// the sync that made them.
+/// Forgets old syncs: one a commit, and those that were the last of their kind until this commit.
 fn forget_syncs(
     transaction: &Transaction<'_>,
     source_id: i64,
+    displaced: [Option<i64>; 2],
     limit: i64,
 ) -> Result<(), StoreError> {
     let newest_forgotten: Option<i64> = transaction
@@ -67,64 +73,63 @@ fn forget_syncs(
         )?
         .query_row([source_id, limit], |row| row.get(0))
         .optional()?;
-    let Some(sync) = newest_forgotten else {
+    let Some(newest) = newest_forgotten else {
         return Ok(());
     };
-    // One a commit: what was kept until now has been forgotten by the commits before.
+    let displaced = displaced.into_iter().flatten();
+    for sync in displaced.filter(|sync| *sync < newest).chain([newest]) {
+        forget_sync(transaction, source_id, sync)?;
+    }
+    Ok(())
+}
+
+/// Forgets what is known of a sync, unless it is the last that did not fail or was complete: why
+/// records are there follows from those. The row stays if something was changed, held or last
+/// looked for by this sync, because that names it.
+fn forget_sync(transaction: &Transaction<'_>, source_id: i64, sync: i64) -> Result<(), StoreError> {
+    let is_last = transaction
+        .prepare_cached(
+            "SELECT 1 FROM px_source
+             WHERE source_id = ?1 AND ?2 IN (last_success_sync, last_complete_sync)",
+        )?
+        .exists([source_id, sync])?;
+    if is_last {
+        return Ok(());
+    }
     for sql in [
         "DELETE FROM px_sync_step WHERE sync = ?1",
         "DELETE FROM px_sync_type WHERE sync = ?1",
-        "DELETE FROM px_sync WHERE sync = ?1
-             AND entities_created + entities_updated + entities_deleted
-                 + relationships_created + relationships_updated + relationships_deleted = 0
-             AND NOT EXISTS (SELECT 1 FROM px_source WHERE ?1 IN
-                 (last_sync, last_success_sync, last_complete_sync))
-             AND NOT EXISTS (SELECT 1 FROM px_claim WHERE ?1 IN (looked_sync, missed_sync))
-             AND NOT EXISTS (SELECT 1 FROM px_changeset WHERE ?1 IN (sync, closed_sync))",
     ] {
         transaction.prepare_cached(sql)?.execute([sync])?;
     }
+    transaction
+        .prepare_cached(
+            "DELETE FROM px_sync WHERE sync = ?2
+                 AND entities_created + entities_updated + entities_deleted
+                     + relationships_created + relationships_updated + relationships_deleted = 0
+                 AND NOT EXISTS (SELECT 1 FROM px_claim
+                     WHERE source_id = ?1 AND ?2 IN (looked_sync, missed_sync))
+                 AND NOT EXISTS (SELECT 1 FROM px_changeset
+                     WHERE source_id = ?1 AND ?2 IN (sync, closed_sync))",
+        )?
+        .execute([source_id, sync])?;
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-
-    use parallax_core::{
-        BatchBuilder, ConnectorOutput, Run, StepReport, StepStatus, SyncReport, entity,
-    };
-    use rusqlite::{Connection, TransactionBehavior};
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     use super::*;
-    use crate::findings::{Collected, Findings};
-    use crate::session::Options;
-    use crate::sqlite::commit::decide_and_write;
+    use crate::sqlite::decide::find_source;
     use crate::sqlite::open::{Location, Opened};
+    use crate::sqlite::testing::{self, Ran, column, failed, findings, hosts, within};
 
     /// Commits hosts, each with a revision; an earlier run has a lower number.
     fn commit(store: &mut Opened, number: u64, revisions: &[u64]) {
-        let mut batch = BatchBuilder::new("acme".into());
-        for (host, revision) in revisions.iter().enumerate() {
-            let host = entity("host", host).property("revision", *revision);
-            batch.push(&mut host.into(), None).unwrap();
-        }
-        let mut step = StepReport::new("hosts", "");
-        step.status = StepStatus::Completed;
-        step.entities = revisions.len() as u64;
-        let now = std::time::SystemTime::UNIX_EPOCH;
-        let run = Run::new("fleet", "acme", format!("sync-{number}"), number, now);
-        let batches = vec![batch.take().into_iter().collect()];
-        let output = ConnectorOutput::new(run, SyncReport::new(vec![step]), batches, 0);
-        let collected = Collected::new(7, std::env::temp_dir(), Arc::default());
-        let mut findings = Findings::new(output, collected);
-        decide_and_write(store, &mut findings, &Options::default(), 7).unwrap();
-    }
-
-    fn column(connection: &Connection, sql: &str) -> Vec<String> {
-        let mut statement = connection.prepare(sql).unwrap();
-        let rows = statement.query_map([], |row| row.get(0)).unwrap();
-        rows.collect::<Result<_, _>>().unwrap()
+        let revisions = revisions.iter().copied();
+        testing::commit(store, number, [hosts("hosts", (0..).zip(revisions))]);
     }
 
     #[test]
@@ -143,12 +148,10 @@ mod tests {
             ["sync-2 2", "sync-4 2", "sync-5 2"]
         );
         let forget = |store: &mut Opened, changes, syncs| {
-            let transaction = store
-                .connection
-                .transaction_with_behavior(TransactionBehavior::Immediate)
-                .unwrap();
-            retain(&transaction, 1, Limits { changes, syncs }).unwrap();
-            transaction.commit().unwrap();
+            let limits = Limits { changes, syncs };
+            within(store, |transaction| {
+                retain(transaction, 1, [None; 2], limits).unwrap()
+            });
         };
         forget(&mut store, 5, 6);
         assert_eq!(column(&store.connection, changes), ["sync-4 2", "sync-5 2"]);
@@ -171,5 +174,91 @@ mod tests {
         assert_eq!(column(&store.connection, steps), steps_left);
         let since = "SELECT created_sync_id FROM parallax_entity";
         assert_eq!(column(&store.connection, since), ["sync-1"; 3]);
+    }
+
+    /// Each sync that was forgotten once cost a look at all of the history.
+    #[test]
+    fn forgetting_costs_as_much_as_is_forgotten() {
+        let work = |changes: i64| {
+            let mut store = Location::Memory.open().unwrap();
+            commit(&mut store, 1, &[1]);
+            commit(&mut store, 2, &[2]);
+            let more = format!(
+                "WITH RECURSIVE n(n) AS (SELECT 3 UNION ALL SELECT n + 1 FROM n LIMIT {changes})
+                 INSERT INTO px_change (sync, source_id, kind, action, id, hash, claims, name, key,
+                     properties, created_sync, changed_sync)
+                 SELECT n, source_id, kind, action, id, hash, claims, name, key, properties,
+                     created_sync, changed_sync FROM px_change, n;
+                 UPDATE px_source SET changes = {changes} + 1"
+            );
+            store.connection.execute_batch(&more).unwrap();
+            let steps = Arc::new(AtomicU64::new(0));
+            let counter = Arc::clone(&steps);
+            let count = move || {
+                counter.fetch_add(1, Ordering::Relaxed);
+                false
+            };
+            let forget = |store: &mut Opened| {
+                within(store, |transaction| {
+                    forget_changes(transaction, 1, changes - 10).unwrap();
+                });
+            };
+            store.connection.progress_handler(1, Some(count)).unwrap();
+            forget(&mut store);
+            let left = "SELECT count(*) || '' FROM px_change";
+            let taken = steps.load(Ordering::Relaxed);
+            assert_eq!(
+                column(&store.connection, left),
+                [(changes - 10).to_string()]
+            );
+            taken
+        };
+        assert_eq!(work(100), work(10_000));
+    }
+
+    /// The last sync that did not fail was forgotten like any other once ten thousand had failed since.
+    #[test]
+    fn last_syncs_that_did_not_fail_are_kept_whole_until_there_are_others() {
+        let mut store = Location::Memory.open().unwrap();
+        let limits = Limits {
+            changes: 100,
+            syncs: 2,
+        };
+        let commit = |store: &mut Opened, number, steps: [Ran; 2]| {
+            let mut findings = findings(number, steps);
+            let before = within(store, |transaction| {
+                let source = find_source(transaction, &findings.output).unwrap();
+                source.map(|source| source.last_syncs)
+            });
+            testing::commit_found(store, &mut findings);
+            let before = before.unwrap_or_default();
+            within(store, |transaction| {
+                retain(transaction, 1, before, limits).unwrap()
+            });
+        };
+        let good = || [hosts("hosts", [(1, 1)]), hosts("users", [])];
+        let partial = || [hosts("hosts", [(1, 1)]), failed("users")];
+        let bad = || [failed("hosts"), failed("users")];
+        let kept = |store: &Opened| {
+            let step = "SELECT DISTINCT sync_id FROM parallax_sync_step";
+            let kind = "SELECT DISTINCT sync_id FROM px_sync_type JOIN px_sync USING (sync)";
+            let sync = "SELECT sync_id FROM px_sync ORDER BY sync";
+            [step, kind, sync].map(|sql| column(&store.connection, sql).join(" "))
+        };
+        commit(&mut store, 1, good());
+        commit(&mut store, 2, good());
+        commit(&mut store, 3, partial());
+        for number in 4..8 {
+            commit(&mut store, number, bad());
+        }
+        // The first has made the host. The second was complete, the third did not fail.
+        let whole = "sync-2 sync-3 sync-6 sync-7";
+        assert_eq!(
+            kept(&store),
+            [whole, whole, "sync-1 sync-2 sync-3 sync-6 sync-7"]
+        );
+        commit(&mut store, 8, good());
+        let whole = "sync-7 sync-8";
+        assert_eq!(kept(&store), [whole, whole, "sync-1 sync-7 sync-8"]);
     }
 }

@@ -152,7 +152,7 @@ impl<'a> Writer<'a> {
                 )?
                 .execute(params![source.source_id, writer.sync, shape])?;
         }
-        retain(transaction, source.source_id, LIMITS)?;
+        retain(transaction, source.source_id, source.last_syncs, LIMITS)?;
         Ok(result)
     }
 
