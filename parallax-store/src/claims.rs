@@ -212,6 +212,12 @@ impl<'a> Judge<'a> {
         verdict
     }
 
+    /// Returns the sets that it was asked about.
+    pub(crate) fn judged(&self) -> impl Iterator<Item = SetNo> {
+        let verdicts = (0..).zip(&self.verdicts);
+        verdicts.filter_map(|(set, verdict)| verdict.map(|_| set))
+    }
+
     /// Returns why a claim stands, in words, if it does.
     pub(crate) fn missed(&self, step_id: &str, scope: Option<&str>) -> Option<String> {
         let missed = self.report.missed(step_id, scope)?;

@@ -40,6 +40,8 @@ pub(crate) struct Delta {
     /// [`Stored::name`].
     pub(crate) by_emitted_name: Vec<Counts>,
     pub(crate) by_stored_name: HashMap<i64, Counts>,
+    /// The sets of claims of what was live before, each once.
+    pub(crate) live_sets: Vec<SetNo>,
     pub(crate) live_before: u64,
     /// Those of them that do not come and go.
     pub(crate) lasting_before: u64,
@@ -151,7 +153,11 @@ impl Delta {
                 place += 1;
             }
         }
-        Ok(comparison.delta)
+        let Comparison {
+            mut delta, judge, ..
+        } = comparison;
+        delta.live_sets = judge.judged().collect();
+        Ok(delta)
     }
 
     /// Adds the delta of the buckets that follow.
@@ -172,6 +178,9 @@ impl Delta {
         for (name, more) in next.by_stored_name {
             add(self.by_stored_name.entry(name).or_default(), more);
         }
+        self.live_sets.append(&mut next.live_sets);
+        self.live_sets.sort_unstable();
+        self.live_sets.dedup();
         self.live_before += next.live_before;
         self.lasting_before += next.lasting_before;
         if let (Some(sums), Some(more)) = (&mut self.sums, &next.sums) {
@@ -183,7 +192,7 @@ impl Delta {
     pub(crate) fn renumber(&mut self, numbers: &[SetNo]) {
         let updates = self.updates.iter_mut().map(|update| &mut update.claims);
         let reclaims = self.reclaims.iter_mut().map(|(_, claims)| claims);
-        for claims in updates.chain(reclaims) {
+        for claims in updates.chain(reclaims).chain(&mut self.live_sets) {
             if let Some(number) = numbers.get(*claims as usize) {
                 *claims = *number;
             }
@@ -229,6 +238,7 @@ pub(crate) fn add(counts: &mut Counts, more: Counts) {
 
 struct Comparison<'a> {
     delta: Delta,
+    /// Asked about the claims of all that is live, and of nothing else.
     judge: Judge<'a>,
     sets: &'a mut ClaimSets,
     seed: u64,

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{LazyLock, OnceLock};
 
 use parallax_core::{ConnectorOutput, Counts, RecordKind, SyncStats};
@@ -35,7 +35,7 @@ pub(super) struct Decision {
     pub(super) relationships: Delta,
     /// What the connector was, and whether this sync settles it.
     pub(super) shape: Option<[u8; 16]>,
-    /// For each claim, why it could not be checked, if it could not.
+    /// For each claim of this run and of what was live, why it could not be checked, if it could not.
     pub(super) claims: Vec<Checked>,
     pub(super) result: CommitResult,
 }
@@ -181,8 +181,12 @@ impl Decision {
             let emitted = findings.of_kind(kind).emitted;
             delta.counts.balance(kind, emitted, before, after)?;
         }
+        // Those of the run's steps and scopes, and of all that was live: nobody asks about others.
+        let live_sets = deltas.into_iter().flat_map(|delta| &delta.live_sets);
+        let live_claims = live_sets.flat_map(|set| sets.claims(*set));
+        let claims: BTreeSet<_> = findings.sets.all().chain(live_claims).collect();
         let judge = Judge::new(report);
-        let claims = sets.all().map(|(step_id, scope)| Checked {
+        let claims = claims.into_iter().map(|(step_id, scope)| Checked {
             step_id: step_id.to_owned(),
             scope: scope.map(str::to_owned),
             missed: judge.missed(step_id, scope),

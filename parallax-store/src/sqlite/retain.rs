@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::error::StoreError;
@@ -116,6 +118,23 @@ fn forget_sync(transaction: &Transaction<'_>, source_id: i64, sync: i64) -> Resu
     Ok(())
 }
 
+/// Forgets the sets of claims among these that the history does not name.
+pub(super) fn forget_claims(
+    transaction: &Transaction<'_>,
+    source_id: i64,
+    sets: &[i64],
+) -> Result<(), StoreError> {
+    let mut named =
+        transaction.prepare_cached("SELECT DISTINCT claims FROM px_change WHERE source_id = ?1")?;
+    let named = named.query_map([source_id], |row| row.get(0))?;
+    let named: HashSet<i64> = named.collect::<Result<_, _>>()?;
+    let mut forget = transaction.prepare_cached("DELETE FROM px_claims WHERE claims_id = ?1")?;
+    for set in sets.iter().filter(|set| !named.contains(set)) {
+        forget.execute([set])?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -124,7 +143,10 @@ mod tests {
     use super::*;
     use crate::sqlite::decide::find_source;
     use crate::sqlite::open::{Location, Opened};
-    use crate::sqlite::testing::{self, Ran, column, failed, findings, hosts, within};
+    use crate::sqlite::testing::{
+        self, Ran, SEED, column, failed, findings, hosts, scoped_hosts, within,
+    };
+    use crate::sqlite::verify::verify;
 
     /// Commits hosts, each with a revision; an earlier run has a lower number.
     fn commit(store: &mut Opened, number: u64, revisions: &[u64]) {
@@ -260,5 +282,29 @@ mod tests {
         commit(&mut store, 8, good());
         let whole = "sync-7 sync-8";
         assert_eq!(kept(&store), [whole, whole, "sync-1 sync-7 sync-8"]);
+    }
+
+    /// A step with a scope for each day once left a claim and a set of claims behind with each of
+    /// them, and each commit noted them all anew.
+    #[test]
+    fn scopes_that_come_and_go_leave_no_claims() {
+        let mut store = Location::Memory.open().unwrap();
+        for day in 1..=200 {
+            // The second is deleted on the next day: the history says who had found it.
+            let found = [(1, 1), (2, 1)].into_iter().take(1 + usize::from(day == 5));
+            let found = scoped_hosts("hosts", &format!("day {day}"), found);
+            testing::commit(&mut store, day, [found]);
+        }
+        let claims = "SELECT ifnull(scope, 'none') FROM px_claim ORDER BY 1";
+        assert_eq!(
+            column(&store.connection, claims),
+            ["day 199", "day 200", "none"]
+        );
+        let sets = "SELECT claims ->> '$[0][1]' FROM px_claims ORDER BY claims_id";
+        let since = (192..=200).map(|day| format!("day {day}"));
+        let named: Vec<_> = ["day 5".to_owned()].into_iter().chain(since).collect();
+        assert_eq!(column(&store.connection, sets), named);
+        let verification = verify(&mut store.connection, SEED).unwrap();
+        assert_eq!(verification.problems, []);
     }
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use parallax_core::{
-    Batch, BatchBuilder, ConnectorOutput, Run, StepReport, StepStatus, SyncReport, entity,
+    Batch, BatchBuilder, ConnectorOutput, Run, ScopeReport, StepReport, StepStatus, SyncReport,
+    entity,
 };
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
@@ -25,12 +26,31 @@ pub(super) struct Ran {
 
 /// A step that found these hosts and completed: each host its number and a revision.
 pub(super) fn hosts(step_id: &str, hosts: impl IntoIterator<Item = (u64, u64)>) -> Ran {
+    emit(step_id, None, hosts)
+}
+
+/// A step that completed the one scope that there is, and found these hosts in it.
+pub(super) fn scoped_hosts(
+    step_id: &str,
+    scope: &str,
+    hosts: impl IntoIterator<Item = (u64, u64)>,
+) -> Ran {
+    emit(step_id, Some(scope), hosts)
+}
+
+fn emit(step_id: &str, scope: Option<&str>, hosts: impl IntoIterator<Item = (u64, u64)>) -> Ran {
     let mut batch = BatchBuilder::new("acme".into());
     let mut report = StepReport::new(step_id, "");
     report.status = StepStatus::Completed;
+    report.all_scopes_listed = scope.is_some();
+    report.scopes.extend(scope.map(|name| ScopeReport {
+        name: name.to_owned(),
+        complete: true,
+        incomplete: Vec::new(),
+    }));
     for (host, revision) in hosts {
         let host = entity("host", host).property("revision", revision);
-        batch.push(&mut host.into(), None).unwrap();
+        batch.push(&mut host.into(), scope.map(|_| 0)).unwrap();
         report.entities += 1;
     }
     Ran {

@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,8 +18,11 @@ use crate::sqlite::decide::{Checked, Decision, find_source, is_large, process};
 use crate::sqlite::delete::{delete, is_live, remember, wait_for_deleted};
 use crate::sqlite::insert::Inserts;
 use crate::sqlite::prepare::prepare_and_write;
-use crate::sqlite::retain::{LIMITS, retain};
+use crate::sqlite::retain::{LIMITS, forget_claims, retain};
 use crate::sqlite::row::{Row, kind_no};
+
+/// How many commits of a source come between two that forget claims which nothing names any more.
+const COMMITS_PER_SWEEP: i64 = 64;
 
 /// Writes a decision.
 pub(super) struct Writer<'a> {
@@ -30,6 +33,8 @@ pub(super) struct Writer<'a> {
     sync: i64,
     /// Stored numbers of types, classes and verbs.
     names: HashMap<String, i64>,
+    /// Stored numbers of sets of claims, and of those that records get in this commit.
+    stored_sets: HashMap<SetNo, i64>,
     claims: HashMap<SetNo, i64>,
     sets: ClaimSets,
 }
@@ -78,7 +83,8 @@ impl<'a> Writer<'a> {
                 &result,
             )?,
             names: HashMap::new(),
-            claims: stored_sets,
+            stored_sets,
+            claims: HashMap::new(),
             sets,
         };
 
@@ -153,6 +159,11 @@ impl<'a> Writer<'a> {
                 .execute(params![source.source_id, writer.sync, shape])?;
         }
         retain(transaction, source.source_id, source.last_syncs, LIMITS)?;
+        // Only the history may still name them: that is looked through now and then.
+        let unclaimed = writer.sets_of_none([&entities, &relationships]);
+        if !unclaimed.is_empty() && source.generation % COMMITS_PER_SWEEP == 0 {
+            forget_claims(transaction, source.source_id, &unclaimed)?;
+        }
         Ok(result)
     }
 
@@ -476,7 +487,22 @@ impl<'a> Writer<'a> {
                 }
             };
         }
+        // No live record has any other, so that nobody will ask about them.
+        self.cached(
+            "DELETE FROM px_claim WHERE source_id = ?1
+                 AND ifnull(looked_sync, 0) < ?2 AND ifnull(missed_sync, 0) < ?2",
+        )?
+        .execute([self.source_id, self.sync])?;
         Ok(())
+    }
+
+    /// Returns the stored sets of claims that no live record has any more.
+    fn sets_of_none(&self, deltas: [&Delta; 2]) -> Vec<i64> {
+        let live = deltas.into_iter().flat_map(|delta| &delta.live_sets);
+        let live: HashSet<&SetNo> = live.chain(self.claims.keys()).collect();
+        let stored = self.stored_sets.iter();
+        let none = stored.filter(|(set, _)| !live.contains(set));
+        none.map(|(_, row)| *row).collect()
     }
 
     /// Keeps the sums of a kind that is large, and drops those of one that no longer is.
@@ -530,9 +556,14 @@ impl<'a> Writer<'a> {
         if let Some(&id) = self.claims.get(&set) {
             return Ok(id);
         }
-        self.cached("INSERT INTO px_claims (source_id, claims) VALUES (?1, ?2)")?
-            .execute(params![self.source_id, self.sets.text(set)])?;
-        let id = self.transaction.last_insert_rowid();
+        let id = match self.stored_sets.get(&set) {
+            Some(&id) => id,
+            None => {
+                self.cached("INSERT INTO px_claims (source_id, claims) VALUES (?1, ?2)")?
+                    .execute(params![self.source_id, self.sets.text(set)])?;
+                self.transaction.last_insert_rowid()
+            }
+        };
         self.claims.insert(set, id);
         Ok(id)
     }
