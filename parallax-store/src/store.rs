@@ -52,7 +52,7 @@ impl Store {
         })
     }
 
-    /// Returns the store's URL with the absolute path.
+    /// Returns the store's URL with the absolute path of the file itself: symbolic links are followed.
     pub fn url(&self) -> &str {
         self.engine.url()
     }

@@ -83,25 +83,24 @@ struct Files {
 impl Sqlite {
     /// Opens the store at `path`, which is what follows the scheme in `url`.
     pub(crate) async fn open(url: &str, path: &str, read_only: bool) -> Result<Self, StoreError> {
-        let location = Location::parse(url, path)?;
-        let url = location.url();
-        let opening = location.clone();
+        let (url, path) = (url.to_owned(), path.to_owned());
         let open = move || {
+            let location = Location::parse(&url, &path)?;
             let opened = if read_only {
-                opening.open_read_only()?
+                location.open_read_only()?
             } else {
-                opening.open()?
+                location.open()?
             };
             let seed = "SELECT value FROM px_meta WHERE key = 'hash_seed'";
             let seed = opened.connection.query_row(seed, [], |row| row.get(0));
             let seed = seed.optional()?.ok_or_else(|| StoreError::Corrupt {
                 details: "px_meta holds no hash_seed".to_owned(),
             })?;
-            Ok::<_, StoreError>((opened, u64::from_be_bytes(seed)))
+            Ok::<_, StoreError>((location, opened, u64::from_be_bytes(seed)))
         };
-        let (opened, seed) = spawn_blocking(open).await.map_err(|_| panicked())??;
+        let (location, opened, seed) = spawn_blocking(open).await.map_err(|_| panicked())??;
         Ok(Self {
-            url,
+            url: location.url(),
             read_only,
             seed,
             spool: location.directory(),

@@ -37,6 +37,9 @@ const LARGE: u64 = 500;
 /// What a large commit may hold in memory: ids are hashes, so its writes go all over the indexes.
 const LARGE_CACHE: i64 = -262_144;
 
+/// As many links as the system follows.
+const LINKS: usize = 40;
+
 /// Where a store is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Location {
@@ -105,6 +108,7 @@ impl Opened {
 }
 
 impl Location {
+    /// Finds where a URL leads, the path in it followed through all symbolic links.
     pub(crate) fn parse(url: &str, path: &str) -> Result<Self, StoreError> {
         let invalid = |reason| StoreError::InvalidUrl {
             url: url.to_owned(),
@@ -115,7 +119,7 @@ impl Location {
             "" => Err(invalid("it names no file")),
             path if path.contains('\0') => Err(invalid("the path holds a NUL")),
             path => std::path::absolute(path)
-                .map(Self::File)
+                .map(|path| Self::File(follow_links(path)))
                 .map_err(|_| invalid("the path cannot be made absolute")),
         }
     }
@@ -260,6 +264,27 @@ fn open_file(path: &Path, access: OpenFlags) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
+/// Follows links, as SQLite does, also to what is not there yet: a store has one lock and one log by
+/// whatever name it is opened. What cannot be followed is left to whoever opens it.
+fn follow_links(path: PathBuf) -> PathBuf {
+    let mut path = path;
+    for _ in 0..LINKS {
+        if let Ok(file) = path.canonicalize() {
+            return file;
+        }
+        let Ok(target) = fs::read_link(&path) else {
+            break;
+        };
+        path.pop();
+        path.push(target);
+    }
+    let directory = path.parent().and_then(|parent| parent.canonicalize().ok());
+    match directory.zip(path.file_name()) {
+        Some((directory, name)) => directory.join(name),
+        None => path,
+    }
+}
+
 /// Tells whether a file is there.
 pub(super) fn check_path(path: &Path) -> Result<bool, StoreError> {
     match fs::metadata(path) {
@@ -363,4 +388,48 @@ fn migrate(path: &Path, connection: &mut Connection) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn location(path: &Path) -> Location {
+        Location::parse("", path.to_str().unwrap()).unwrap()
+    }
+
+    /// SQLite follows links, and the lock once did not: a store of two names had two writers.
+    #[test]
+    fn store_has_one_lock_by_whatever_name() {
+        let names = ["data/parallax.db", "etc/parallax.db", "link.db", "chain.db"];
+        for first in names {
+            let directory = tempfile::tempdir().unwrap();
+            let at = |name: &str| directory.path().join(name);
+            fs::create_dir(at("data")).unwrap();
+            symlink("data", at("etc")).unwrap();
+            symlink("etc/../data/parallax.db", at("link.db")).unwrap();
+            symlink(at("link.db"), at("chain.db")).unwrap();
+            // Not there yet: whoever opens a link makes what it leads to.
+            let _store = location(&at(first)).open().unwrap();
+            for other in names {
+                let error = location(&at(other)).open().err();
+                let Some(StoreError::Locked { path, .. }) = error else {
+                    panic!("{first} and {other}: {error:?}")
+                };
+                assert_eq!(path, at("data/parallax.db"));
+            }
+        }
+    }
+
+    #[test]
+    fn links_in_a_circle_are_no_store() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("parallax.db");
+        symlink("other.db", &path).unwrap();
+        symlink("parallax.db", directory.path().join("other.db")).unwrap();
+        let error = location(&path).open().err().unwrap();
+        assert_eq!(error.code(), "store_failed", "{error}");
+    }
 }
