@@ -20,6 +20,8 @@ const MIGRATIONS: [&str; 4] = [
     include_str!("migrations/0004.sql"),
 ];
 const SCHEMA_VERSION: i64 = 4;
+/// The first version that counts its commits.
+const FIRST_WITH_EPOCH: i64 = 2;
 
 /// "PRLX": marks a SQLite file as ours.
 const APPLICATION_ID: i64 = 0x5052_4c58;
@@ -163,15 +165,22 @@ impl Location {
                 .open(path);
             drop(created.map_err(|error| io_error(path, error))?);
         }
+        let failed = |error| open_error(path, error);
         let mut connection = open_file(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        // The last one to close a file moves its log into it: not that of a store that is refused.
+        let keep_log = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+        connection.set_db_config(keep_log, true).map_err(failed)?;
         // Again, now that nobody else can change it.
-        check_identity(path, &connection)?;
-        configure(&connection).map_err(|error| open_error(path, error))?;
-        migrate(path, &mut connection)?;
-        let at = epoch(&connection).map_err(|error| open_error(path, error))?;
-        if let Some(acknowledged) = acknowledged {
-            acknowledged.check(path, at)?;
+        let version = check_identity(path, &connection)?;
+        if let Some(acknowledged) = acknowledged
+            && version >= FIRST_WITH_EPOCH
+        {
+            acknowledged.check(path, epoch(&connection).map_err(failed)?)?;
         }
+        configure(&connection).map_err(failed)?;
+        migrate(path, &mut connection)?;
+        let at = epoch(&connection).map_err(failed)?;
+        connection.set_db_config(keep_log, false).map_err(failed)?;
         lock.announce(path, Some(at));
         Ok(Opened {
             connection,
@@ -395,6 +404,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+    use crate::sqlite::testing::{commit, hosts};
 
     fn location(path: &Path) -> Location {
         Location::parse("", path.to_str().unwrap()).unwrap()
@@ -431,5 +441,47 @@ mod tests {
         symlink("parallax.db", directory.path().join("other.db")).unwrap();
         let error = location(&path).open().err().unwrap();
         assert_eq!(error.code(), "store_failed", "{error}");
+    }
+
+    /// Whoever refused a store that had lost commits was the last to close it. So what was left of
+    /// its log went into the file, though the error says that nothing was changed.
+    #[test]
+    fn store_that_has_lost_commits_is_left_as_it_is() {
+        for version in [SCHEMA_VERSION, SCHEMA_VERSION - 1] {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("parallax.db");
+            let mut store = location(&path).open().unwrap();
+            commit(&mut store, 1, [hosts("hosts", [(1, 1)])]);
+            let older = format!("PRAGMA user_version = {version}");
+            store.connection.execute_batch(&older).unwrap();
+            store.checkpoint();
+            commit(&mut store, 2, [hosts("hosts", [(1, 2)])]);
+            commit(&mut store, 3, [hosts("hosts", [(1, 3)])]);
+
+            // What a killed process leaves, on a disk that has changed a byte of it.
+            let other = tempfile::tempdir().unwrap();
+            let damaged = other.path().join("parallax.db");
+            let read = |path: &Path, suffix| {
+                let mut name = path.as_os_str().to_owned();
+                name.push(suffix);
+                fs::read(name).unwrap()
+            };
+            for suffix in ["", "-wal", ".lock"] {
+                let mut name = damaged.as_os_str().to_owned();
+                name.push(suffix);
+                let mut bytes = read(&path, suffix);
+                if suffix == "-wal" {
+                    bytes[100] ^= 1;
+                }
+                fs::write(name, bytes).unwrap();
+            }
+            drop(store);
+
+            let files = || ["", "-wal"].map(|suffix| read(&damaged, suffix));
+            let before = files();
+            let error = location(&damaged).open().err().unwrap();
+            assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+            assert!(files() == before, "version {version}");
+        }
     }
 }
