@@ -249,7 +249,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Exists`] if there is anything at `path`: a backup replaces nothing.
+    /// [`StoreError::Exists`] if there is anything at `path`, since a backup replaces nothing, or the
+    /// log of a store that was there, which SQLite would take for the copy's.
     ///
     /// # Cancel safety
     ///

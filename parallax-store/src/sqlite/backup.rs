@@ -23,9 +23,7 @@ pub(super) fn backup(
     wanted: &Weak<()>,
 ) -> Result<Backup, StoreError> {
     let path = std::path::absolute(path).map_err(|error| io_error(path, error))?;
-    if check_path(&path)? {
-        return Err(StoreError::Exists { path });
-    }
+    check_free(&path)?;
     let suffix: String =
         connection.query_row("SELECT lower(hex(randomblob(4)))", [], |row| row.get(0))?;
     let partial = Partial::create(&path, &suffix)?;
@@ -77,6 +75,20 @@ fn begin_lineage(path: &Path) -> rusqlite::Result<()> {
     connection.close().map_err(|(_, error)| error)
 }
 
+/// Fails if something is at a path, or beside it what SQLite would take for the log of what is put
+/// there.
+fn check_free(path: &Path) -> Result<(), StoreError> {
+    for suffix in ["", "-wal", "-journal"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        let path = PathBuf::from(name);
+        if check_path(&path)? {
+            return Err(StoreError::Exists { path });
+        }
+    }
+    Ok(())
+}
+
 /// A copy that is not whole yet; removed when it is dropped.
 struct Partial(PathBuf);
 
@@ -118,11 +130,7 @@ impl Partial {
             }
             // A file system without links. A rename would replace what is there.
             Err(_) => {
-                if check_path(path)? {
-                    return Err(StoreError::Exists {
-                        path: path.to_owned(),
-                    });
-                }
+                check_free(path)?;
                 fs::rename(&self.0, path).map_err(failed)?;
             }
         }
@@ -147,6 +155,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::sqlite::testing::{column, commit, hosts};
 
     #[test]
     fn copy_that_nobody_waits_for_is_stopped_and_removed() {
@@ -167,5 +176,40 @@ mod tests {
         // And the connection is as it was.
         let wanted = Arc::new(());
         backup(&mut opened.connection, &path, &Arc::downgrade(&wanted)).unwrap();
+    }
+
+    /// SQLite takes a log for that of the file beside it, whosever it was: a backup once came out as
+    /// the store that had been at its place before.
+    #[test]
+    fn copy_is_not_made_beside_a_log_that_was_left_behind() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("backup.db");
+        let log = directory.path().join("backup.db-wal");
+        let mut former = Location::File(path.clone()).open().unwrap();
+        commit(&mut former, 1, [hosts("hosts", [(1, 1), (2, 1)])]);
+        let left = fs::read(&log).unwrap();
+        drop(former);
+        fs::remove_file(&path).unwrap();
+        fs::write(&log, left).unwrap();
+
+        let mut opened = Location::Memory.open().unwrap();
+        commit(&mut opened, 1, [hosts("hosts", [(3, 1)])]);
+        let wanted = Arc::new(());
+        let error = match backup(&mut opened.connection, &path, &Arc::downgrade(&wanted)) {
+            Ok(_) => {
+                let copy = Location::File(path).open().unwrap();
+                panic!(
+                    "{:?}",
+                    column(&copy.connection, "SELECT key FROM px_entity")
+                )
+            }
+            Err(error) => error,
+        };
+        assert_eq!(error.code(), "store_exists");
+        assert!(error.to_string().contains("backup.db-wal"), "{error}");
+
+        fs::rename(&log, directory.path().join("backup.db-journal")).unwrap();
+        let error = backup(&mut opened.connection, &path, &Arc::downgrade(&wanted)).unwrap_err();
+        assert!(error.to_string().contains("backup.db-journal"), "{error}");
     }
 }
