@@ -194,6 +194,7 @@ fn approve(
         ..Counts::default()
     };
     let stats = SyncStats::new(counts(live.0, entities), counts(live.1, relationships));
+    let sync_id = free_sync_id(transaction, source_id, number)?;
     let columns = SyncStats::FIELDS.join(", ");
     let values = stats.values().map(|count| count.to_string()).join(", ");
     transaction.execute(
@@ -202,7 +203,7 @@ fn approve(
                  started_at, duration, committed_at, undelivered_events, {columns})
              VALUES (?1, ?2, '', 'approved', x'', ?3, 0, ?3, 0, {values})"
         ),
-        params![source_id, format!("approved:{number}"), now()],
+        params![source_id, sync_id, now()],
     )?;
     let sync = transaction.last_insert_rowid();
     let row = |(row, _): &(i64, u128)| *row;
@@ -240,6 +241,23 @@ fn approve(
     Ok(sync)
 }
 
+/// Returns an id for the approval of a changeset. A run may have been given any.
+fn free_sync_id(
+    transaction: &Transaction<'_>,
+    source_id: i64,
+    number: i64,
+) -> Result<String, StoreError> {
+    let mut is_taken = transaction
+        .prepare_cached("SELECT 1 FROM px_sync WHERE source_id = ?1 AND sync_id = ?2")?;
+    let mut sync_id = format!("approved:{number}");
+    let mut next = 2;
+    while is_taken.exists(params![source_id, sync_id])? {
+        sync_id = format!("approved:{number}:{next}");
+        next += 1;
+    }
+    Ok(sync_id)
+}
+
 fn deleted_by(transaction: &Transaction<'_>, sync: Option<i64>) -> Result<(u64, u64), StoreError> {
     let deleted = transaction
         .query_row(
@@ -249,4 +267,56 @@ fn deleted_by(transaction: &Transaction<'_>, sync: Option<i64>) -> Result<(u64, 
         )
         .optional()?;
     Ok(deleted.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Word;
+    use crate::session::Options;
+    use crate::sqlite::commit::decide_and_write;
+    use crate::sqlite::open::{Location, Opened};
+    use crate::sqlite::testing::{SEED, column, commit, findings_of, hosts, within};
+
+    /// Commits hosts under a sync id.
+    fn sync(store: &mut Opened, sync_id: &str, number: u64, count: u64) -> Result<(), String> {
+        let found = hosts("hosts", (0..count).map(|host| (host, 1)));
+        let mut findings = findings_of(sync_id, number, [found]);
+        let written = decide_and_write(store, &mut findings, &Options::default(), SEED);
+        written.map(|_| ()).map_err(|error| error.code().to_owned())
+    }
+
+    /// A run may be called what an approval was going to be called. Then it could never be approved,
+    /// or the run was told of a failed store.
+    #[test]
+    fn run_and_approval_never_share_an_id() {
+        let approve = |store: &mut Opened| {
+            within(store, |transaction| {
+                decide(transaction, 1, Word::Approve).unwrap()
+            })
+        };
+        let syncs = "SELECT sync_id || ' ' || outcome FROM px_sync ORDER BY sync";
+        let mut store = Location::Memory.open().unwrap();
+        sync(&mut store, "approved:1", 1, 200).unwrap();
+        sync(&mut store, "approved:1:2", 2, 10).unwrap();
+        assert_eq!(approve(&mut store).entities, 190);
+        assert!(approve(&mut store).repeated);
+        let all = [
+            "approved:1 committed",
+            "approved:1:2 committed",
+            "approved:1:3 approved",
+        ];
+        assert_eq!(column(&store.connection, syncs), all);
+
+        let mut store = Location::Memory.open().unwrap();
+        commit(
+            &mut store,
+            1,
+            [hosts("hosts", (0..200).map(|host| (host, 1)))],
+        );
+        commit(&mut store, 2, [hosts("hosts", [(0, 1)])]);
+        assert_eq!(approve(&mut store).entities, 199);
+        let refused = sync(&mut store, "approved:1", 3, 1).unwrap_err();
+        assert_eq!(refused, "sync_id_reused");
+    }
 }

@@ -263,7 +263,8 @@ fn find_replay(
                 _ => Outcome::Failed,
             };
             let sync: i64 = row.get(0)?;
-            let known: [u8; 16] = row.get(1)?;
+            // An approval has none.
+            let known: Vec<u8> = row.get(1)?;
             Ok((sync, known, outcome, SyncStats::from_values(values)))
         })
         .optional()?;

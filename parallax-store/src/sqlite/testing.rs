@@ -68,11 +68,18 @@ pub(super) fn failed(step_id: &str) -> Ran {
 
 /// What a run found; an earlier run has a lower number.
 pub(super) fn findings(number: u64, steps: impl IntoIterator<Item = Ran>) -> Findings {
+    findings_of(&format!("sync-{number}"), number, steps)
+}
+
+pub(super) fn findings_of(
+    sync_id: &str,
+    number: u64,
+    steps: impl IntoIterator<Item = Ran>,
+) -> Findings {
     let steps = steps.into_iter();
     let (reports, batches): (Vec<_>, Vec<_>) = steps
         .map(|ran| (ran.report, ran.batch.into_iter().collect()))
         .unzip();
-    let sync_id = format!("sync-{number}");
     let run = Run::new("fleet", "acme", sync_id, number, SystemTime::UNIX_EPOCH);
     let output = ConnectorOutput::new(run, SyncReport::new(reports), batches, 0);
     let collected = Collected::new(SEED, std::env::temp_dir(), Arc::default());
