@@ -105,6 +105,8 @@ async fn broken_promise_is_found_and_named() {
         "UPDATE px_entity SET held = 7 WHERE n = 3",
         "UPDATE px_entity SET held = -7 WHERE n = 3",
         "UPDATE px_entity SET created_sync = 4 WHERE n = 3",
+        "UPDATE px_entity SET id = (SELECT id FROM px_entity WHERE n = 2) WHERE n = 3",
+        "UPDATE px_relationship SET id = (SELECT id FROM px_relationship WHERE n = 1) WHERE n = 2",
         "DELETE FROM px_entity WHERE n = 3",
         "DELETE FROM px_relationship WHERE n = 2",
         "DELETE FROM px_edge_from WHERE relationship = 2",
@@ -137,6 +139,7 @@ async fn broken_promise_is_found_and_named() {
         "UPDATE px_change SET kind = 7 WHERE change = 1",
         "UPDATE px_change SET claims = 77 WHERE change = 1",
         "UPDATE px_change SET to_id = NULL WHERE kind = 1",
+        "UPDATE px_journal SET first_seq = -9223372036854775808 WHERE chunk = 1",
         "DELETE FROM px_meta WHERE key = 'store_id'",
         "DROP INDEX px_entity_type",
         "DROP VIEW parallax_entity",
@@ -200,6 +203,12 @@ async fn broken_promise_is_found_and_named() {
       entities: entity 59ea38ae47a253e5fff241646cbeb1f4, row 3: changeset 7, which holds it or did so, is not there or not rejected
     UPDATE px_entity SET created_sync = 4 WHERE n = 3
       entities: entity 59ea38ae47a253e5fff241646cbeb1f4, row 3: it was changed before it was created
+    UPDATE px_entity SET id = (SELECT id FROM px_entity WHERE n = 2) WHERE n = 3
+      entities: entity 24976667cb87ffaebab208bb0724358f is there 2 times in source 1
+      entities: entity 24976667cb87ffaebab208bb0724358f, row 3, key "4": it is not what was stored
+    UPDATE px_relationship SET id = (SELECT id FROM px_relationship WHERE n = 1) WHERE n = 2
+      relationships: relationship 255c079e79bc47c4a90b3ab9074c49fd is there 2 times in source 1
+      relationships: relationship 255c079e79bc47c4a90b3ab9074c49fd, row 2: it is not what was stored
     DELETE FROM px_entity WHERE n = 3
       sources: source 1 says that it has 6 entities, and has 5
     DELETE FROM px_relationship WHERE n = 2
@@ -283,6 +292,8 @@ async fn broken_promise_is_found_and_named() {
       history: change 1: claims 77 are not there
     UPDATE px_change SET to_id = NULL WHERE kind = 1
       history: change 1: it is of a relationship without two ends
+    UPDATE px_journal SET first_seq = -9223372036854775808 WHERE chunk = 1
+      journals: chunk 1 of a journal has more or fewer entries than it says
     DELETE FROM px_meta WHERE key = 'store_id'
       settings: setting store_id is not there or not what it should be
     DROP INDEX px_entity_type

@@ -113,9 +113,10 @@ impl Comparing<'_> {
         let reads = RecordKind::ALL.into_iter().zip(known);
         let reads = reads.map(|(kind, ((live, sums), held))| {
             let differ = self.findings.of_kind(kind).differ(sums.as_ref(), held);
-            live * differ.len() as u64 / BUCKETS as u64
+            // What a damaged store says of itself may be any number.
+            live.saturating_mul(differ.len() as u64) / BUCKETS as u64
         });
-        reads.sum()
+        reads.fold(0, u64::saturating_add)
     }
 
     fn part(

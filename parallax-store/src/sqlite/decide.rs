@@ -415,6 +415,7 @@ mod tests {
     use super::*;
     use crate::findings::Collected;
     use crate::sqlite::commit::decide_and_write;
+    use crate::sqlite::testing::{SEED, commit, findings, hosts};
 
     #[test]
     fn more_records_than_have_places_are_refused() {
@@ -431,5 +432,20 @@ mod tests {
             written.unwrap_err().to_string(),
             "4294967296 relationships are more than a commit takes"
         );
+    }
+
+    /// How much there is to read is estimated by what a store says of itself, and that overflowed.
+    #[test]
+    fn count_that_is_damaged_is_an_error_and_no_panic() {
+        let mut store = Location::Memory.open().unwrap();
+        commit(&mut store, 1, [hosts("hosts", [(1, 1)])]);
+        let damage = format!(
+            "UPDATE px_source SET entities = {0}, relationships = {0}",
+            i64::MAX
+        );
+        store.connection.execute_batch(&damage).unwrap();
+        let mut next = findings(2, [hosts("hosts", [(1, 2)])]);
+        let written = decide_and_write(&mut store, &mut next, &Options::default(), SEED);
+        assert_eq!(written.unwrap_err().code(), "imbalance");
     }
 }
