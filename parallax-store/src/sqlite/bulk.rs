@@ -43,7 +43,8 @@ impl Bulk {
         )?;
         let indexes = statement.query_map([table], |row| Ok((row.get(0)?, row.get(1)?)))?;
         for index in indexes.collect::<Result<Vec<(String, String)>, _>>()? {
-            transaction.execute_batch(&format!("DROP INDEX {}", index.0))?;
+            let name = index.0.replace('"', "\"\"");
+            transaction.execute_batch(&format!("DROP INDEX \"{name}\""))?;
             bulk.indexes.push(index.1);
         }
         Ok(bulk)
@@ -54,5 +55,31 @@ impl Bulk {
             transaction.execute_batch(&index)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sqlite::open::Location;
+    use crate::sqlite::testing::{column, within};
+
+    /// An index that somebody had made for a query of his own, under such a name, failed each large
+    /// commit.
+    #[test]
+    fn indexes_of_any_name_are_built_again() {
+        let mut store = Location::Memory.open().unwrap();
+        let theirs = r#"CREATE INDEX "my ""own"" index" ON px_entity (key)"#;
+        store.connection.execute_batch(theirs).unwrap();
+        let indexes = "SELECT name || sql FROM sqlite_schema
+             WHERE type = 'index' AND sql IS NOT NULL ORDER BY 1";
+        let before = column(&store.connection, indexes);
+        within(&mut store, |transaction| {
+            let bulk = Bulk::begin(transaction, RecordKind::Entity, LARGE).unwrap();
+            assert_eq!(bulk.indexes.len(), 4);
+            assert!(column(transaction, indexes).len() < before.len());
+            bulk.end(transaction).unwrap();
+        });
+        assert_eq!(column(&store.connection, indexes), before);
     }
 }
