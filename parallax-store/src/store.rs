@@ -17,7 +17,8 @@ use crate::verify::Verification;
 /// A store: where syncs are committed and read.
 ///
 /// A handle; any number of tasks may share it by reference. One process at a time writes to a
-/// store; others may read. Dropping the handle waits for a commit under way and releases the lock.
+/// store; others may read. Dropping the handle waits for whatever has begun to write, and releases
+/// the lock.
 #[derive(Debug)]
 pub struct Store {
     engine: Box<dyn Engine>,
@@ -60,6 +61,9 @@ impl Store {
     /// Commits what a run emitted: compares it with what the same source committed before, and
     /// writes the difference in one transaction.
     ///
+    /// The output holds the records in memory; those of a run that emitted into a
+    /// [session](Self::session) are committed by that.
+    ///
     /// Idempotent: committing the same output again changes nothing and returns the first result's
     /// counts, with [`CommitResult::replayed`]. If no step returned `Ok`, the sync is recorded and
     /// no data is written: [`Outcome::Failed`](crate::Outcome::Failed).
@@ -70,8 +74,8 @@ impl Store {
     ///
     /// # Cancel safety
     ///
-    /// A commit that has begun goes on when the future is dropped. Commit the same output again to
-    /// learn what became of it.
+    /// A commit that has begun goes on when the future is dropped, and dropping the handle waits for
+    /// it. Commit the same output again to learn what became of it.
     pub async fn commit_sync(&self, output: &ConnectorOutput) -> Result<CommitResult, CommitError> {
         self.session().commit(output).await
     }
@@ -119,7 +123,7 @@ impl Store {
 
     /// Keeps what a changeset holds: it is not held again before it has been emitted again.
     ///
-    /// Idempotent, as [`approve`](Self::approve).
+    /// Idempotent: rejecting it again changes nothing, and counts what it still keeps.
     ///
     /// # Errors
     ///

@@ -31,6 +31,7 @@ mod write;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 
 use parallax_core::{ConnectorOutput, Escaped};
@@ -66,6 +67,10 @@ pub(crate) struct Sqlite {
     seed: u64,
     spool: PathBuf,
     files: Arc<Files>,
+    /// Each write that has begun has a copy of it, until it has ended.
+    writing: Option<Sender<()>>,
+    /// Hangs up once nobody is writing any more.
+    written: Mutex<Receiver<()>>,
 }
 
 struct Files {
@@ -99,7 +104,10 @@ impl Sqlite {
             Ok::<_, StoreError>((location, opened, u64::from_be_bytes(seed)))
         };
         let (location, opened, seed) = spawn_blocking(open).await.map_err(|_| panicked())??;
+        let (writing, written) = mpsc::channel();
         Ok(Self {
+            writing: Some(writing),
+            written: Mutex::new(written),
             url: location.url(),
             read_only,
             seed,
@@ -123,6 +131,21 @@ impl Sqlite {
         spawn_blocking(move || job(&files))
             .await
             .map_err(|_| panicked())?
+    }
+
+    /// Does a job that writes on a blocking thread, to its end: dropping the handle waits for it, also
+    /// if nobody else does.
+    async fn run_to_end<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Files) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let writing = self.writing.clone();
+        let job = move |files: &Files| {
+            let done = job(files);
+            drop(writing);
+            done
+        };
+        self.run(job).await
     }
 
     fn check_writable(&self) -> Result<(), StoreError> {
@@ -238,7 +261,7 @@ impl Engine for Sqlite {
         Box::pin(async move {
             self.check_writable()?;
             let seed = self.seed;
-            let committed = self.run(move |files| {
+            let committed = self.run_to_end(move |files| {
                 let mut findings = Findings::new(output, collected);
                 Ok(files.commit(&mut findings, &options, seed))
             });
@@ -282,7 +305,7 @@ impl Engine for Sqlite {
     fn decide(&self, changeset: u64, word: Word) -> Answer<'_, Result<Decided, StoreError>> {
         Box::pin(async move {
             self.check_writable()?;
-            let decided = self.run(move |files| {
+            let decided = self.run_to_end(move |files| {
                 files.write(|opened| {
                     opened.write(0, |transaction| {
                         changeset::decide(transaction, changeset, word).map(Some)
@@ -307,7 +330,7 @@ impl Engine for Sqlite {
                 return self.run(plan).await;
             }
             self.check_writable()?;
-            let forgotten = self.run(move |files| {
+            let forgotten = self.run_to_end(move |files| {
                 files.write(|opened| {
                     opened.write(u64::MAX, |transaction| {
                         forget::forget(transaction, &connector_id, &account_id).map(Some)
@@ -384,14 +407,19 @@ impl Engine for Sqlite {
 
 impl Drop for Sqlite {
     fn drop(&mut self) {
+        // What has begun to write ends first, also where it compares what it has with what is there,
+        // or waits for a thread. Nothing is ever sent.
+        self.writing = None;
+        let written = self.written.get_mut();
+        written.unwrap_or_else(PoisonError::into_inner).recv().ok();
         self.files.journal.close();
         if !self.read_only
             && let Err(error) = self.files.store_journal()
         {
             tracing::warn!(code = error.code(), error = %Escaped(&error), "Journal not stored");
         }
-        // Waits for a commit under way, so that the lock is free once the handle is gone. The
-        // writer last: it moves the log into the file.
+        // So that the lock is free once the handle is gone. The writer last: it moves the log into
+        // the file.
         let mut writer = lock(&self.files.writer);
         lock(&self.files.readers).take();
         writer.take();
@@ -420,5 +448,32 @@ fn closed() -> StoreError {
 fn panicked() -> StoreError {
     StoreError::Engine {
         details: "the engine panicked".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+
+    use crate::sqlite::testing::{findings, hosts};
+    use crate::store::Store;
+
+    /// A commit that somebody had begun and no longer waited for was dropped with the handle, unless
+    /// it was writing just then.
+    #[tokio::test]
+    async fn commit_that_has_begun_ends_before_the_handle_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}/parallax.db", directory.path().display());
+        let found = hosts("hosts", (0..20_000).map(|host| (host, 1)));
+        let output = findings(1, [found]).output;
+        let store = Store::open(&url).await.unwrap();
+        tokio::select! {
+            biased;
+            _ = store.commit_sync(&output) => panic!("it has ended at once"),
+            () = ready(()) => {}
+        }
+        drop(store);
+        let store = Store::open(&url).await.unwrap();
+        assert!(store.commit_sync(&output).await.unwrap().replayed);
     }
 }
