@@ -235,6 +235,11 @@ impl Emissions {
         self.is_many
     }
 
+    /// Tells whether some were accepted, and none is here.
+    pub(crate) fn are_gone(&self) -> bool {
+        self.emitted > self.rejected_by_emit && self.tally.counts().next().is_none()
+    }
+
     /// Tells of each bucket whether it differs from what is stored: of few emissions each does, and
     /// of all if the store keeps no sums. Records that are held are in no sum.
     pub(crate) fn differ(&self, stored: Option<&Sums>, held: &[u128]) -> Buckets {

@@ -253,6 +253,14 @@ pub enum CommitError {
         /// How many records of it were emitted.
         records: u64,
     },
+    /// The run emitted into a session that is gone, and its records with it.
+    #[error(
+        "the {records} records of the run are gone: they went with the session that it emitted into"
+    )]
+    RecordsGone {
+        /// How many were emitted.
+        records: u64,
+    },
     /// The counts of the commit do not add up: a defect of Parallax, caught before it was stored.
     #[error(transparent)]
     Imbalance(#[from] Imbalance),
@@ -268,6 +276,7 @@ impl CommitError {
             Self::SyncIdReused { .. } => "sync_id_reused",
             Self::Superseded { .. } => "superseded",
             Self::TooManyRecords { .. } => "too_many_records",
+            Self::RecordsGone { .. } => "records_gone",
             Self::Imbalance(_) => "imbalance",
             Self::Store(error) => error.code(),
         }
@@ -279,6 +288,9 @@ impl CommitError {
             Self::SyncIdReused { .. } => "give each run an id of its own, or none",
             Self::Superseded { .. } => "nothing: what the later run saw is newer",
             Self::TooManyRecords { .. } => "nothing was committed: divide them among accounts",
+            Self::RecordsGone { .. } => {
+                "run the connector again: under the same sync id, if it may have been committed"
+            }
             Self::Imbalance(_) => "nothing was committed: please report this as a defect",
             Self::Store(error) => error.help(),
         }

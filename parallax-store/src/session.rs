@@ -108,13 +108,17 @@ impl<'a> Session<'a> {
     /// Commits what was emitted into the session, or what `output` holds in memory: as
     /// [`Store::commit_sync`].
     ///
+    /// What was emitted into the session goes with it, whatever comes of the commit. To try again, run
+    /// the connector again; under the same sync id, that is a replay if this one was committed.
+    ///
     /// # Errors
     ///
-    /// As [`Store::commit_sync`].
+    /// As [`Store::commit_sync`]; and [`CommitError::RecordsGone`] if it was emitted into another
+    /// session.
     ///
     /// # Cancel safety
     ///
-    /// As [`Store::commit_sync`].
+    /// A commit that has begun goes on when the future is dropped.
     pub async fn commit(self, output: &ConnectorOutput) -> Result<CommitResult, CommitError> {
         let (store, options) = (self.store, self.options);
         let journal = Arc::clone(&self.journal);

@@ -98,6 +98,15 @@ impl Decision {
                 return Err(CommitError::TooManyRecords { kind, records });
             }
         }
+        if RecordKind::ALL
+            .into_iter()
+            .any(|kind| findings.of_kind(kind).are_gone())
+        {
+            let records = RecordKind::ALL.map(|kind| findings.of_kind(kind).emitted);
+            return Err(CommitError::RecordsGone {
+                records: records.into_iter().sum(),
+            });
+        }
         let source = find_source(transaction, &findings.output)?;
         let source_id = source.as_ref().map_or(-1, |source| source.source_id);
         let live = |kind| {
@@ -415,6 +424,7 @@ mod tests {
     use super::*;
     use crate::findings::Collected;
     use crate::sqlite::commit::decide_and_write;
+    use crate::sqlite::open::Opened;
     use crate::sqlite::testing::{SEED, commit, findings, hosts};
 
     #[test]
@@ -447,5 +457,25 @@ mod tests {
         let mut next = findings(2, [hosts("hosts", [(1, 2)])]);
         let written = decide_and_write(&mut store, &mut next, &Options::default(), SEED);
         assert_eq!(written.unwrap_err().code(), "imbalance");
+    }
+
+    /// What is emitted into a session goes with it. Its output was committed again, as one that has
+    /// its records in memory may be: it was told that it had used an id twice, or that Parallax had a
+    /// defect.
+    #[test]
+    fn output_without_its_records_is_refused() {
+        let mut store = Location::Memory.open().unwrap();
+        let refused = |store: &mut Opened| {
+            let mut ran = hosts("hosts", [(1, 1)]);
+            ran.batch = None;
+            let mut again = findings(1, [ran]);
+            let written = decide_and_write(store, &mut again, &Options::default(), SEED);
+            written.unwrap_err().to_string()
+        };
+        let gone =
+            "the 1 records of the run are gone: they went with the session that it emitted into";
+        assert_eq!(refused(&mut store), gone);
+        commit(&mut store, 1, [hosts("hosts", [(1, 1)])]);
+        assert_eq!(refused(&mut store), gone);
     }
 }

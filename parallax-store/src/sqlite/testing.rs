@@ -21,7 +21,7 @@ pub(super) const SEED: u64 = 7;
 /// What a step did, and what it emitted.
 pub(super) struct Ran {
     pub(super) report: StepReport,
-    batch: Option<Arc<Batch>>,
+    pub(super) batch: Option<Arc<Batch>>,
 }
 
 /// A step that found these hosts and completed: each host its number and a revision.
