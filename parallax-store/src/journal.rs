@@ -67,14 +67,20 @@ pub(crate) struct JournalOf {
     pub(crate) run: i64,
 }
 
+impl JournalName {
+    pub(crate) fn of(run: &Run) -> Self {
+        Self {
+            connector_id: run.connector_id.clone(),
+            account_id: run.account_id.clone(),
+            sync_id: run.sync_id.clone(),
+        }
+    }
+}
+
 impl JournalOf {
-    fn new(connector_id: &str, account_id: &str, sync_id: &str) -> Arc<Self> {
+    pub(crate) fn new(name: JournalName) -> Arc<Self> {
         Arc::new(Self {
-            name: JournalName {
-                connector_id: connector_id.to_owned(),
-                account_id: account_id.to_owned(),
-                sync_id: sync_id.to_owned(),
-            },
+            name,
             run: RandomState::new().build_hasher().finish().cast_signed(),
         })
     }
@@ -128,11 +134,11 @@ impl JournalQueue {
         std::mem::take(&mut waiting.chunks)
     }
 
-    /// Takes what waits of one run.
-    pub(crate) fn take(&self, of: &Arc<JournalOf>) -> Vec<Chunk> {
+    /// Takes what waits of some runs.
+    fn take(&self, is_of: impl Fn(&Arc<JournalOf>) -> bool) -> Vec<Chunk> {
         let mut waiting = self.lock();
-        let is_of = |chunk: &mut Chunk| Arc::ptr_eq(&chunk.of, of);
-        let taken: Vec<_> = waiting.chunks.extract_if(.., is_of).collect();
+        let taken = waiting.chunks.extract_if(.., |chunk| is_of(&chunk.of));
+        let taken: Vec<_> = taken.collect();
         waiting.bytes -= taken.iter().map(Chunk::bytes).sum::<usize>();
         taken
     }
@@ -208,16 +214,21 @@ impl SessionJournal {
         }
     }
 
-    /// Returns the run that tells, or that of an output.
-    pub(crate) fn of(&self, run: &Run) -> Arc<JournalOf> {
-        let of = lock(&self.of).clone();
-        of.unwrap_or_else(|| JournalOf::new(&run.connector_id, &run.account_id, &run.sync_id))
+    /// Returns the run that tells, if it has told something.
+    pub(crate) fn of(&self) -> Option<Arc<JournalOf>> {
+        lock(&self.of).clone()
     }
 
-    /// Takes what a run has told and is not stored yet.
-    pub(crate) fn take(&self, of: &Arc<JournalOf>) -> Vec<Chunk> {
+    /// Takes what a run has told and is not stored yet: the one that tells or, if it has told nothing
+    /// here, those of the sync.
+    pub(crate) fn take(&self, run: &Run) -> Vec<Chunk> {
+        let of = self.of();
+        let is_of = |other: &Arc<JournalOf>| match &of {
+            Some(of) => Arc::ptr_eq(other, of),
+            None => other.name == JournalName::of(run),
+        };
         let queue = self.queue.as_ref();
-        queue.map_or_else(Vec::new, |queue| queue.take(of))
+        queue.map_or_else(Vec::new, |queue| queue.take(is_of))
     }
 
     pub(crate) fn put_back(&self, chunks: Vec<Chunk>) {
@@ -229,7 +240,7 @@ impl SessionJournal {
     /// Tells of a commit that has stored nothing: the same was committed before, or it failed.
     pub(crate) fn note_end(&self, run: &Run, result: &Result<CommitResult, CommitError>) {
         let entries = match result {
-            Ok(result) if result.replayed => of_commit(run, result),
+            Ok(result) if result.replayed => of_commit(run, run.journal_seq, result),
             // Its transaction has.
             Ok(_) => return,
             Err(error) => {
@@ -237,7 +248,8 @@ impl SessionJournal {
                     kind: error.code().to_owned(),
                     message: escape(&error.to_string()).into_owned(),
                 };
-                vec![entry(run, 1, JournalKind::CommitFailed { error })]
+                let seq = run.journal_seq + 1;
+                vec![entry(run, seq, JournalKind::CommitFailed { error })]
             }
         };
         // Of a run that has told nothing there is no journal to end: a new one would hide that of
@@ -264,7 +276,11 @@ impl JournalSink for SessionJournal {
         if let Some(queue) = &self.queue {
             let mut of = lock(&self.of);
             let of = of.get_or_insert_with(|| {
-                JournalOf::new(&entry.connector_id, &entry.account_id, &entry.sync_id)
+                JournalOf::new(JournalName {
+                    connector_id: entry.connector_id.to_string(),
+                    account_id: entry.account_id.to_string(),
+                    sync_id: entry.sync_id.to_string(),
+                })
             });
             queue.push(of, entry);
         }
@@ -278,14 +294,14 @@ impl fmt::Debug for SessionJournal {
     }
 }
 
-/// Returns what a journal tells of a commit, after what the run has told.
-pub(crate) fn of_commit(run: &Run, result: &CommitResult) -> Vec<JournalEntry> {
+/// Returns what a journal tells of a commit, after the entry numbered `last_seq`.
+pub(crate) fn of_commit(run: &Run, last_seq: u64, result: &CommitResult) -> Vec<JournalEntry> {
     let committed = JournalKind::Committed {
         outcome: result.outcome.as_str().to_owned(),
         replayed: result.replayed,
         stats: result.stats,
     };
-    let mut entries = vec![entry(run, 1, committed)];
+    let mut entries = vec![entry(run, last_seq + 1, committed)];
     if let (Some(changeset), false) = (result.held_changeset, result.replayed) {
         let held = JournalKind::DeletesHeld {
             changeset,
@@ -293,15 +309,17 @@ pub(crate) fn of_commit(run: &Run, result: &CommitResult) -> Vec<JournalEntry> {
             relationships: result.stats.relationships_held,
             reason: escape(result.held_because.as_deref().unwrap_or_default()).into_owned(),
         };
-        entries.push(entry(run, 2, held));
+        entries.push(entry(run, last_seq + 2, held));
     }
     entries
 }
 
-/// Makes the entry that comes so many after the run's last.
-fn entry(run: &Run, after: u64, kind: JournalKind) -> JournalEntry {
-    let ids = [&run.connector_id, &run.account_id, &run.sync_id];
-    entry_now(ids, run.journal_seq + after, kind)
+fn entry(run: &Run, seq: u64, kind: JournalKind) -> JournalEntry {
+    entry_now(
+        [&run.connector_id, &run.account_id, &run.sync_id],
+        seq,
+        kind,
+    )
 }
 
 /// Makes an entry of what happens now.

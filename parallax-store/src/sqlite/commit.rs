@@ -86,7 +86,7 @@ fn with_journal(
     write: impl FnOnce(&mut Findings, &[Chunk]) -> Result<Option<Written>, CommitError>,
 ) -> Result<Option<CommitResult>, CommitError> {
     let journal = Arc::clone(&findings.journal);
-    let chunks = journal.take(&journal.of(findings.output.run()));
+    let chunks = journal.take(findings.output.run());
     let written = write(findings, &chunks);
     if let Ok(Some((result, entries))) = written {
         journal.show(&entries);

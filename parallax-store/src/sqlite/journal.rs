@@ -83,10 +83,24 @@ pub(super) fn write_commit(
     result: &CommitResult,
 ) -> Result<Vec<JournalEntry>, StoreError> {
     let run = findings.output.run();
-    let entries = of_commit(run, result);
-    let mut chunks = chunks.to_vec();
-    chunks.extend(Chunk::of_entries(&findings.journal.of(run), &entries));
-    write(transaction, &chunks)?;
+    for chunk in chunks {
+        insert(transaction, chunk)?;
+    }
+    let (of, last_seq) = match findings.journal.of() {
+        Some(of) => (of, run.journal_seq),
+        None => {
+            // Told to a session whose commit failed, most likely: the last word goes there.
+            let name = JournalName::of(run);
+            let last = find_last(transaction, &name)?;
+            match last.filter(|(_, last)| run.journal_seq > 0 && *last >= run.journal_seq) {
+                Some((run, last)) => (Arc::new(JournalOf { name, run }), last),
+                None => (JournalOf::new(name), run.journal_seq),
+            }
+        }
+    };
+    let entries = of_commit(run, last_seq, result);
+    let chunk = Chunk::of_entries(&of, &entries);
+    write(transaction, chunk.as_slice())?;
     Ok(entries)
 }
 
@@ -96,6 +110,21 @@ pub(super) fn write_word(
     name: JournalName,
     kind: JournalKind,
 ) -> Result<(), StoreError> {
+    let last = find_last(transaction, &name)?;
+    let Some((run, last_seq)) = last else {
+        return Ok(());
+    };
+    let ids = [&name.connector_id, &name.account_id, &name.sync_id];
+    let entry = entry_now(ids, last_seq + 1, kind);
+    let of = Arc::new(JournalOf { name, run });
+    Chunk::of_entries(&of, &[entry]).map_or(Ok(()), |chunk| write(transaction, &[chunk]))
+}
+
+/// Finds the run that told last of a sync, and the number of its last entry.
+fn find_last(
+    transaction: &Transaction<'_>,
+    name: &JournalName,
+) -> Result<Option<(i64, u64)>, StoreError> {
     let last = transaction
         .prepare_cached(
             "SELECT run, last_seq FROM px_journal
@@ -104,16 +133,10 @@ pub(super) fn write_word(
         )?
         .query_row(
             [&name.sync_id, &name.connector_id, &name.account_id],
-            |row| Ok((row.get(0)?, row.get::<_, u64>(1)?)),
+            |row| Ok((row.get(0)?, row.get(1)?)),
         )
         .optional()?;
-    let Some((run, last_seq)) = last else {
-        return Ok(());
-    };
-    let ids = [&name.connector_id, &name.account_id, &name.sync_id];
-    let entry = entry_now(ids, last_seq + 1, kind);
-    let of = Arc::new(JournalOf { name, run });
-    Chunk::of_entries(&of, &[entry]).map_or(Ok(()), |chunk| write(transaction, &[chunk]))
+    Ok(last)
 }
 
 fn insert(transaction: &Transaction<'_>, chunk: &Chunk) -> Result<(), StoreError> {
@@ -279,10 +302,15 @@ pub(super) fn checksum(entries: &str) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use parallax_core::{ConnectorOutput, JournalSink};
     use rusqlite::TransactionBehavior;
 
     use super::*;
+    use crate::error::CommitError;
+    use crate::findings::Collected;
+    use crate::journal::{JournalQueue, SessionJournal};
     use crate::sqlite::open::{Location, Opened};
+    use crate::sqlite::testing::{self, SEED, commit_found, findings, hosts, within};
 
     /// Stores a chunk of three entries of 11 bytes, from `first_seq` on.
     fn store(opened: &mut Opened, of: &Arc<JournalOf>, first_seq: u64, limits: Limits) {
@@ -372,5 +400,84 @@ mod tests {
         opened.connection.execute(damage, []).unwrap();
         let error = read(&mut opened.connection, &of.name, 1).unwrap_err();
         assert_eq!(error.code(), "store_corrupt");
+    }
+
+    /// A commit that is tried again has another session, to which the run has told nothing. It began
+    /// a journal of its own, which hid that of the run.
+    #[test]
+    fn commit_that_is_tried_again_ends_the_journal_of_its_run() {
+        for is_stored in [true, false] {
+            let mut opened = Location::Memory.open().unwrap();
+            let queue = Arc::new(JournalQueue::default());
+            let session = || Arc::new(SessionJournal::new(Some(Arc::clone(&queue))));
+            let output = {
+                let found = findings(1, [hosts("hosts", [(1, 1)])]).output;
+                let mut run = found.run().clone();
+                run.journal_seq = 2;
+                ConnectorOutput::new(run, found.report().clone(), found.batches().to_vec(), 0)
+            };
+            let run = output.run();
+            let ids = [&run.connector_id, &run.account_id, &run.sync_id];
+            let first = session();
+            for seq in 1..=2 {
+                let step_id = format!("step-{seq}");
+                first.append(&entry_now(ids, seq, JournalKind::StepStarted { step_id }));
+            }
+            let full = StoreError::Full {
+                details: String::new(),
+            };
+            first.note_end(run, &Err(CommitError::Store(full)));
+            if is_stored {
+                let chunks = queue.take_all();
+                within(&mut opened, |transaction| {
+                    write(transaction, &chunks).unwrap()
+                });
+            }
+
+            let name = of("sync-1", 0).name.clone();
+            let name = JournalName {
+                connector_id: "fleet".to_owned(),
+                ..name
+            };
+            let collected = Collected::new(SEED, std::env::temp_dir(), session());
+            commit_found(&mut opened, &mut Findings::new(output, collected));
+            let page = read(&mut opened.connection, &name, 1).unwrap();
+            let entries = page.lines.iter().map(|line| {
+                let entry: serde_json::Value = serde_json::from_str(line).unwrap();
+                format!("{} {}", entry["seq"], entry["kind"].as_str().unwrap())
+            });
+            assert_eq!(
+                entries.collect::<Vec<_>>(),
+                [
+                    "1 step_started",
+                    "2 step_started",
+                    "3 commit_failed",
+                    "4 committed"
+                ]
+            );
+            assert!(queue.take_all().is_empty());
+        }
+    }
+
+    /// A run that keeps no journal does not end that of another one, which failed under the same id.
+    #[test]
+    fn commit_of_a_run_that_told_nothing_has_a_journal_of_its_own() {
+        let mut opened = Location::Memory.open().unwrap();
+        let name = JournalName {
+            connector_id: "fleet".to_owned(),
+            ..of("sync-1", 0).name.clone()
+        };
+        store(
+            &mut opened,
+            &Arc::new(JournalOf {
+                name: name.clone(),
+                run: 7,
+            }),
+            1,
+            LIMITS,
+        );
+        testing::commit(&mut opened, 1, [hosts("hosts", [(1, 1)])]);
+        let page = read(&mut opened.connection, &name, 1).unwrap();
+        assert_eq!((page.lines.len(), page.next), (1, 2));
     }
 }
