@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use parallax_connect::{
-    self as connect, Connector, ConnectorError, Step, StepContext, entity, run_connector,
+    self as connect, Connector, ConnectorError, Step, StepContext, entity, relationship,
+    run_connector,
 };
 use parallax_store::{Store, Verification};
 use parallax_tests::{End, Rec};
@@ -308,7 +309,8 @@ async fn broken_promise_is_found_and_named() {
     "#);
 }
 
-/// Emits so many things that the store keeps digests of them.
+/// Emits so many things, each with one that follows it, that the store keeps digests of them. Some
+/// are emitted twice, and some of these otherwise.
 struct Many(std::ops::Range<u32>);
 
 impl Connector for Many {
@@ -323,8 +325,15 @@ impl Connector for Many {
 
 impl Many {
     async fn things(&self, ctx: StepContext) -> Result<(), ConnectorError> {
+        let thing = |key, start| entity("thing", key).property("start", start);
         for key in self.0.clone() {
-            ctx.emit(entity("thing", key).property("start", self.0.start < 5 || key > 60))?;
+            ctx.emit(thing(key, self.0.start < 5 || key > 60))?;
+            ctx.emit(relationship(("thing", key), "NEXT", ("thing", key + 1)))?;
+        }
+        for key in self.0.clone().step_by(9_000) {
+            ctx.emit(relationship(("thing", key), "NEXT", ("thing", key + 1)))?;
+            ctx.emit(thing(key, self.0.start < 5 || key > 60))?;
+            ctx.emit(thing(key, false)).ok();
         }
         Ok(())
     }
@@ -345,14 +354,17 @@ async fn digests_of_a_large_source_are_those_of_its_records() {
         let output = run_connector(&Many(keys), "1", sync_id, None)
             .await
             .unwrap();
-        store.commit_sync(&output).await.unwrap();
+        let result = store.commit_sync(&output).await.unwrap();
+        // Of what was emitted twice more is settled when the store has digests.
+        let again = store.commit_sync(&output).await.unwrap();
+        assert_eq!((again.replayed, again.stats), (true, result.stats));
         let verification = store.verify().await.unwrap();
         assert_eq!(problems(&verification), "");
         let digests = verification
             .checks
             .iter()
             .find(|check| check.name == "digests");
-        assert_eq!(digests.map(|check| check.checked), Some(1));
+        assert_eq!(digests.map(|check| check.checked), Some(2));
     }
     drop(store);
     let file = rusqlite::Connection::open(&path).unwrap();
@@ -360,12 +372,15 @@ async fn digests_of_a_large_source_are_those_of_its_records() {
     let held: u32 = file.query_row(held, [], |row| row.get(0)).unwrap();
     assert_eq!(held, 19_990);
     // What would hide changes of some records from each later sync.
-    let sql = "UPDATE px_entity SET hash = zeroblob(16)
-               WHERE n % 15000 = 7 AND held IS NULL";
+    let sql = "UPDATE px_entity SET hash = zeroblob(16) WHERE n % 15000 = 7 AND held IS NULL;
+               UPDATE px_relationship SET hash = zeroblob(16) WHERE n = 40000";
     file.execute_batch(sql).unwrap();
     insta::assert_snapshot!(
         problems(&verify(&path).await),
-        @"digests: 4 of 4096 digests of the entities of source 1 are not those of its records"
+        @r"
+    digests: 4 of 4096 digests of the entities of source 1 are not those of its records
+    digests: 1 of 4096 digests of the relationships of source 1 are not those of its records
+    "
     );
 }
 

@@ -307,4 +307,34 @@ mod tests {
         let verification = verify(&mut store.connection, SEED).unwrap();
         assert_eq!(verification.problems, []);
     }
+
+    #[test]
+    fn syncs_that_are_named_keep_their_row() {
+        let limits = Limits {
+            changes: 100,
+            syncs: 2,
+        };
+        let many = |hosts: u64| (0..hosts).map(|host| (host, 1));
+        let eu = || scoped_hosts("hosts", "eu", many(1));
+        let ten = || hosts("hosts", many(10));
+        // The second sync changes nothing: it is the last to look into a scope, or it holds deletes.
+        let cases: [(Ran, Ran, &dyn Fn() -> Ran); 2] = [
+            (eu(), eu(), &|| hosts("hosts", [])),
+            (hosts("hosts", many(200)), ten(), &ten),
+        ];
+        for (first, second, next) in cases {
+            let mut store = Location::Memory.open().unwrap();
+            testing::commit(&mut store, 1, [first]);
+            testing::commit(&mut store, 2, [second]);
+            for number in 3..7 {
+                testing::commit(&mut store, number, [next()]);
+                within(&mut store, |transaction| {
+                    retain(transaction, 1, [Some(number.cast_signed() - 1); 2], limits).unwrap();
+                });
+            }
+            let syncs = "SELECT sync_id FROM px_sync ORDER BY sync";
+            let named = ["sync-1", "sync-2", "sync-5", "sync-6"];
+            assert_eq!(column(&store.connection, syncs), named);
+        }
+    }
 }
