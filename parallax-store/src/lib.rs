@@ -28,9 +28,10 @@
 //!
 //! # Reading
 //!
-//! Tables are private. Views are the interface: `parallax_entity`, `parallax_relationship`,
-//! `parallax_source`, `parallax_sync`, `parallax_change`, `parallax_changeset`. [`Store::query`]
-//! reads them; so does any program that reads SQLite, while syncs are committed.
+//! Tables are private. Views are the interface: `parallax_entity`, `parallax_entity_merged`,
+//! `parallax_relationship`, `parallax_source`, `parallax_sync`, `parallax_sync_step`,
+//! `parallax_change`, `parallax_changeset`, `parallax_journal`. [`Store::query`] reads them; so does
+//! any program that reads SQLite, while syncs are committed.
 //! [`Store::explain`] and [`Store::history`] say of one record why it is there or gone.
 //! [`Store::verify`] checks a whole store, and [`Store::backup`] copies one.
 

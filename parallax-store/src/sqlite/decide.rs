@@ -69,13 +69,15 @@ impl Source {
 }
 
 impl Decision {
-    /// Counts the rows that will be written.
+    /// Counts the rows of records that will be written.
     pub(super) fn writes(&self) -> u64 {
         let deltas = [&self.entities, &self.relationships].into_iter();
-        let counts = deltas.map(|delta| delta.counts);
-        counts
-            .map(|counts| counts.created + counts.updated + counts.deleted)
-            .sum()
+        let writes = deltas.map(|delta| {
+            let counts = delta.counts;
+            let marks = delta.reclaims.len() + delta.holds.len() + delta.releases.len();
+            counts.created + counts.updated + counts.deleted + marks as u64
+        });
+        writes.sum()
     }
 
     /// Returns the generation of the source that this was decided on, if there was a source.
