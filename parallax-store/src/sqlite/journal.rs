@@ -430,7 +430,7 @@ mod tests {
             if is_stored {
                 let chunks = queue.take_all();
                 within(&mut opened, |transaction| {
-                    write(transaction, &chunks).unwrap()
+                    write(transaction, &chunks).unwrap();
                 });
             }
 

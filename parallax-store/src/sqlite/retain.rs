@@ -172,7 +172,7 @@ mod tests {
         let forget = |store: &mut Opened, changes, syncs| {
             let limits = Limits { changes, syncs };
             within(store, |transaction| {
-                retain(transaction, 1, [None; 2], limits).unwrap()
+                retain(transaction, 1, [None; 2], limits).unwrap();
             });
         };
         forget(&mut store, 5, 6);
@@ -255,7 +255,7 @@ mod tests {
             testing::commit_found(store, &mut findings);
             let before = before.unwrap_or_default();
             within(store, |transaction| {
-                retain(transaction, 1, before, limits).unwrap()
+                retain(transaction, 1, before, limits).unwrap();
             });
         };
         let good = || [hosts("hosts", [(1, 1)]), hosts("users", [])];
