@@ -53,7 +53,7 @@ impl Store {
         })
     }
 
-    /// Returns the store's URL with the absolute path of the file itself: symbolic links are followed.
+    /// Returns the store's URL with the absolute path.
     pub fn url(&self) -> &str {
         self.engine.url()
     }

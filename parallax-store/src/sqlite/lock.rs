@@ -1,4 +1,4 @@
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -138,10 +138,35 @@ fn warn(written: io::Result<()>) {
     }
 }
 
+/// Returns the lock's place: beside the file that a path leads to, as the log is.
 fn lock_path(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
+    let mut name = follow_links(path).into_os_string();
     name.push(".lock");
     PathBuf::from(name)
+}
+
+/// As many links as the system follows.
+const LINKS: usize = 40;
+
+/// Follows links as SQLite does, also to what is not there yet: a store has one lock by whatever name
+/// it is opened. What cannot be followed is left to whoever opens it.
+fn follow_links(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    for _ in 0..LINKS {
+        if let Ok(file) = path.canonicalize() {
+            return file;
+        }
+        let Ok(target) = fs::read_link(&path) else {
+            break;
+        };
+        path.pop();
+        path.push(target);
+    }
+    let directory = path.parent().and_then(|parent| parent.canonicalize().ok());
+    match directory.zip(path.file_name()) {
+        Some((directory, name)) => directory.join(name),
+        None => path,
+    }
 }
 
 #[cfg(test)]

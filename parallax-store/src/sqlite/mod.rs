@@ -88,22 +88,22 @@ struct Files {
 impl Sqlite {
     /// Opens the store at `path`, which is what follows the scheme in `url`.
     pub(crate) async fn open(url: &str, path: &str, read_only: bool) -> Result<Self, StoreError> {
-        let (url, path) = (url.to_owned(), path.to_owned());
+        let location = Location::parse(url, path)?;
+        let opening = location.clone();
         let open = move || {
-            let location = Location::parse(&url, &path)?;
             let opened = if read_only {
-                location.open_read_only()?
+                opening.open_read_only()?
             } else {
-                location.open()?
+                opening.open()?
             };
             let seed = "SELECT value FROM px_meta WHERE key = 'hash_seed'";
             let seed = opened.connection.query_row(seed, [], |row| row.get(0));
             let seed = seed.optional()?.ok_or_else(|| StoreError::Corrupt {
                 details: "px_meta holds no hash_seed".to_owned(),
             })?;
-            Ok::<_, StoreError>((location, opened, u64::from_be_bytes(seed)))
+            Ok::<_, StoreError>((opened, u64::from_be_bytes(seed)))
         };
-        let (location, opened, seed) = spawn_blocking(open).await.map_err(|_| panicked())??;
+        let (opened, seed) = spawn_blocking(open).await.map_err(|_| panicked())??;
         let (writing, written) = mpsc::channel();
         Ok(Self {
             writing: Some(writing),
