@@ -9,6 +9,29 @@ use crate::error::{ConnectorError, ErrorKind};
 #[derive(Clone, Debug, Default)]
 pub struct SyncReport {
     steps: Vec<StepReport>,
+    /// Of each step.
+    scopes: Vec<Scopes>,
+}
+
+/// Where the scopes of a step are: a step may have tens of thousands, and each is asked about.
+#[derive(Clone, Debug)]
+struct Scopes {
+    /// Their places, in the order of their names.
+    by_name: Vec<usize>,
+    /// The first that is not complete.
+    open: Option<usize>,
+}
+
+impl Scopes {
+    fn of(step: &StepReport) -> Self {
+        let name = |place: &usize| step.scopes.get(*place).map(|scope| &scope.name);
+        let mut by_name: Vec<usize> = (0..step.scopes.len()).collect();
+        by_name.sort_unstable_by(|one, other| name(one).cmp(&name(other)));
+        Self {
+            by_name,
+            open: step.scopes.iter().position(|scope| !scope.complete),
+        }
+    }
 }
 
 /// What a step did.
@@ -157,8 +180,9 @@ impl StepReport {
         })
     }
 
-    /// Returns what the step missed outside of scopes and in those that matter, in words.
-    fn missed(&self, matters: impl Fn(&str) -> bool) -> Option<String> {
+    /// Returns what the step missed outside of scopes, or in the one that is open and matters, in
+    /// words.
+    fn missed(&self, open: Option<&ScopeReport>) -> Option<String> {
         let because = |reason: Option<String>| reason.map_or(String::new(), |r| format!(": {r}"));
         let step_id = &self.step_id;
         if self.status == StepStatus::NotSelected {
@@ -171,8 +195,7 @@ impl StepReport {
         if let Some(reason) = self.incomplete.first() {
             return Some(format!("step {step_id} was incomplete: {reason}"));
         }
-        let mut scopes = self.scopes.iter();
-        let open = scopes.find(|scope| !scope.complete && matters(&scope.name))?;
+        let open = open?;
         Some(format!(
             "step {step_id} did not complete scope {}{}",
             open.name,
@@ -184,7 +207,8 @@ impl StepReport {
 impl SyncReport {
     /// Makes a report of steps in the order of their declaration.
     pub fn new(steps: Vec<StepReport>) -> Self {
-        Self { steps }
+        let scopes = steps.iter().map(Scopes::of).collect();
+        Self { steps, scopes }
     }
 
     /// Returns the steps in the order of their declaration.
@@ -226,39 +250,59 @@ impl SyncReport {
         let Some(place) = self.steps.iter().position(|step| step.step_id == step_id) else {
             return Some(format!("step {step_id} is no longer declared"));
         };
-        let own = self.steps.get(place).and_then(|step| match scope {
-            None => step.missed(|_| true),
-            Some(name) => step.missed(|scope| scope == name).or_else(|| {
-                let known =
-                    step.all_scopes_listed || step.scopes.iter().any(|scope| scope.name == name);
+        let own = self.steps.get(place).and_then(|step| {
+            let Some(name) = scope else {
+                return step.missed(self.open_scope(place));
+            };
+            let found = self.scope(place, name);
+            let open = found.filter(|scope| !scope.complete);
+            step.missed(open).or_else(|| {
+                let known = step.all_scopes_listed || found.is_some();
                 (!known).then(|| format!("step {step_id} did not open scope {name}"))
-            }),
+            })
         });
         own.or_else(|| {
             let mut ancestors = self.ancestors(place).into_iter();
             ancestors.find_map(|ancestor| {
-                let has_this_scope = |name| {
-                    let mut scopes = ancestor.scopes.iter();
-                    scopes.any(|scope| scope.name == name && scope.complete)
+                let same = scope.and_then(|name| self.scope(ancestor, name));
+                let open = match same {
+                    Some(scope) if scope.complete => None,
+                    _ => self.open_scope(ancestor),
                 };
-                let all_scopes = !scope.is_some_and(has_this_scope);
-                let missed = ancestor.missed(|_| all_scopes)?;
+                let missed = self.steps.get(ancestor)?.missed(open)?;
                 Some(format!("{missed}; step {step_id} depends on it"))
             })
         })
     }
 
-    fn ancestors(&self, place: usize) -> Vec<&StepReport> {
+    /// Finds a scope of a step by its name.
+    fn scope(&self, step: usize, name: &str) -> Option<&ScopeReport> {
+        let scopes = &self.steps.get(step)?.scopes;
+        let by_name = &self.scopes.get(step)?.by_name;
+        let name_at = |place: &usize| scopes.get(*place).map(|scope| scope.name.as_str());
+        let found = by_name.binary_search_by(|place| name_at(place).cmp(&Some(name)));
+        scopes.get(*by_name.get(found.ok()?)?)
+    }
+
+    /// Returns the first scope of a step that is not complete.
+    fn open_scope(&self, step: usize) -> Option<&ScopeReport> {
+        self.steps
+            .get(step)?
+            .scopes
+            .get(self.scopes.get(step)?.open?)
+    }
+
+    /// Returns the places of the steps that a step depends on, however indirectly.
+    fn ancestors(&self, place: usize) -> Vec<usize> {
         let mut seen = vec![false; self.steps.len()];
         let mut todo = vec![place];
         let mut ancestors = Vec::new();
         while let Some(step) = todo.pop().and_then(|place| self.steps.get(place)) {
             for &dependency in &step.dependencies {
-                if let (Some(seen), Some(ancestor)) =
-                    (seen.get_mut(dependency), self.steps.get(dependency))
+                if let Some(seen) = seen.get_mut(dependency)
                     && !std::mem::replace(seen, true)
                 {
-                    ancestors.push(ancestor);
+                    ancestors.push(dependency);
                     todo.push(dependency);
                 }
             }
@@ -490,7 +534,9 @@ mod tests {
                 StepStatus::NotSelected,
             ]),
         ];
-        let scopes = prop::collection::btree_map(select(vec!["eu", "us"]), any::<bool>(), 0..2);
+        let names = select(vec!["eu", "us", "asia", "africa"]);
+        let scopes = prop::collection::btree_map(names, any::<bool>(), 0..4);
+        let scopes = scopes.prop_map(Vec::from_iter).prop_shuffle();
         (status, prop::bool::weighted(0.1), scopes, any::<bool>()).prop_map(
             |(status, missed, scopes, all)| {
                 let mut report = with_status(step("", &[]), status);
