@@ -514,7 +514,7 @@ fn definition(connectors: &[Registration]) -> clap::Command {
             serve,
             &[
                 ("parallax serve", "with ./parallax.toml"),
-                ("parallax serve --config /etc/parallax/parallax.toml", ""),
+                ("parallax serve --config /etc/parallax.toml", ""),
                 ("curl http://127.0.0.1:7700/metrics", "what it counts"),
             ],
         )
@@ -530,7 +530,7 @@ fn definition(connectors: &[Registration]) -> clap::Command {
             check,
             &[
                 ("parallax check", "./parallax.toml"),
-                ("parallax check --config /etc/parallax/parallax.toml", ""),
+                ("parallax check --config /etc/parallax.toml", ""),
             ],
         )
     })

@@ -577,7 +577,7 @@ mod tests {
           5 store_full: no space left for the store: 13
               free some space and try again: nothing was lost
           5 store_locked: the store at /srv/parallax.db is in use by process 7
-              a store has one writer at a time: wait for that process or stop it; reading is possible meanwhile
+              a store has one writer at a time: wait for that process or stop it, or, if it is a daemon, be its user, and it does it for you; reading is possible meanwhile
           2 changeset_closed: changeset 3 is rejected already
               it is decided once; the view parallax_changeset says when and by which sync
           2 no_such_changeset: there is no changeset 4

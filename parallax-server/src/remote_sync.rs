@@ -48,6 +48,7 @@ struct Source {
     /// Empty if it is not known.
     account_id: String,
     configured: bool,
+    kind: Option<String>,
     broken: Option<Fault>,
 }
 
@@ -56,12 +57,6 @@ struct Source {
 struct Fault {
     reason: String,
     help: String,
-}
-
-#[derive(Deserialize)]
-struct Configured {
-    connector_id: String,
-    kind: String,
 }
 
 #[derive(Deserialize)]
@@ -134,15 +129,14 @@ async fn find(
         }
     }
     sources.retain(|source| source.configured);
-    let mut names = vec![name.to_owned()];
-    if !sources.iter().any(|source| source.connector_id == name) {
-        let configured: Vec<Configured> = remote.ask(Method::GET, &["connectors"]).await?;
-        let of_kind = configured.into_iter().filter(|one| one.kind == name);
-        names.extend(of_kind.map(|one| one.connector_id));
-    }
+    let is_named = sources.iter().any(|source| source.connector_id == name);
     let is_meant = |source: &&Source| {
+        let called = match is_named {
+            true => Some(source.connector_id.as_str()),
+            false => source.kind.as_deref(),
+        };
         let is_it = |wanted| source.account_id == wanted || source.account_id.is_empty();
-        names.contains(&source.connector_id) && account_id.is_none_or(is_it)
+        called == Some(name) && account_id.is_none_or(is_it)
     };
     let meant: Vec<&Source> = sources.iter().filter(is_meant).collect();
     match meant.as_slice() {
@@ -165,7 +159,7 @@ async fn find(
         several => Err(Failure::Usage {
             message: format!("{name} is several sources of the daemon that holds the store"),
             help: format!(
-                "name one of them, and its --account: {}",
+                "name one of them, with its --account where one name has several: {}",
                 listed(several.iter().copied())
             ),
         }),
@@ -377,9 +371,10 @@ mod tests {
                     "{{\"connector_id\":\"{connector_id}\",\"account_id\":\"{account_id}\",{rest}}}"
                 )
             };
-            let good = "\"configured\":true,\"broken\":null";
-            let broken =
-                "\"configured\":true,\"broken\":{\"reason\":\"no key\",\"help\":\"make one\"}";
+            let good = "\"configured\":true,\"kind\":\"host\",\"broken\":null";
+            let team = "\"configured\":true,\"kind\":\"directory\",\"broken\":null";
+            let broken = "\"configured\":true,\"kind\":\"mail\",\
+                \"broken\":{\"reason\":\"no key\",\"help\":\"make one\"}";
             let part = |items: &[String], next: &str| {
                 (
                     200,
@@ -387,18 +382,11 @@ mod tests {
                 )
             };
             match asked {
-                asked if asked.ends_with("/connectors") => {
-                    let kinds = [("web", "host"), ("db", "host"), ("team", "directory")];
-                    let kinds = kinds.map(|(name, kind)| {
-                        format!("{{\"connector_id\":\"{name}\",\"kind\":\"{kind}\"}}")
-                    });
-                    (200, format!("[{}]", kinds.join(",")))
-                }
                 asked if asked.ends_with("&cursor=01") => part(
                     &[
                         source("late", "", broken),
                         source("old", "acme", &good.replace("true", "false")),
-                        source("team", "acme", good),
+                        source("team", "acme", team),
                     ],
                     "null",
                 ),
@@ -422,6 +410,7 @@ mod tests {
             ("host", None),
             ("host", Some("a\nb")),
             ("late", Some("acme")),
+            ("mail", None),
             ("old", None),
             ("db", Some("nowhere")),
         ] {
@@ -432,12 +421,13 @@ mod tests {
         }
         insta::assert_snapshot!(found.join("\n"), @r#"
         web: web "here"
-        web: web is several sources of the daemon that holds the store; name one of them, and its --account: web "a\nb", web "here"
+        web: web is several sources of the daemon that holds the store; name one of them, with its --account where one name has several: web "a\nb", web "here"
         db: db "here"
         directory: team "acme"
-        host: host is several sources of the daemon that holds the store; name one of them, and its --account: db "here", web "a\nb", web "here"
+        host: host is several sources of the daemon that holds the store; name one of them, with its --account where one name has several: db "here", web "a\nb", web "here"
         host: web "a\nb"
         late: no key; make one
+        mail: no key; make one
         old: the daemon that holds the store does not sync old; add it to the daemon's configuration, or stop the daemon and sync again; it syncs db "here", web "a\nb", web "here", late, team "acme"
         db: the daemon that holds the store does not sync db in account "nowhere"; add it to the daemon's configuration, or stop the daemon and sync again; it syncs db "here", web "a\nb", web "here", late, team "acme"
         "#);

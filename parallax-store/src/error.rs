@@ -188,8 +188,8 @@ impl StoreError {
                  SQLite keeps its write-ahead log there"
             }
             Self::Locked { .. } => {
-                "a store has one writer at a time: wait for that process or stop it; reading is \
-                 possible meanwhile"
+                "a store has one writer at a time: wait for that process or stop it, or, if it is a \
+                 daemon, be its user, and it does it for you; reading is possible meanwhile"
             }
             Self::NotAStore { .. } => {
                 "nothing was changed in the file: choose another path, or move it away"

@@ -44,7 +44,7 @@ impl Secret {
         };
         Err((
             format!("{key} is to come from {from}: {reason}"),
-            format!("put it there, or write {key} = \"...\""),
+            format!("put it where this user can read it, or write {key} = \"...\""),
         ))
     }
 }

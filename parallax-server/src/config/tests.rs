@@ -327,7 +327,7 @@ fn text_may_be_kept_out_of_the_file() {
     // What is not there may be there later.
     insta::assert_snapshot!(account("{ env = \"PARALLAX_NO_SUCH_SECRET\" }".to_owned()), @r#"
     account is to come from the environment variable "PARALLAX_NO_SUCH_SECRET": environment variable not found
-      put it there, or write account = "..."
+      put it where this user can read it, or write account = "..."
     "#);
     fs::write(file.path(), "\n").unwrap();
     let empty = account(format!("{{ file = {:?} }}", file.path()));
@@ -337,7 +337,7 @@ fn text_may_be_kept_out_of_the_file() {
     let text = format!("[store]\nurl = {{ file = \"/nowhere\" }}\n{connector}'acme'");
     insta::assert_snapshot!(said(&text), @r#"
     parallax.toml:2: url is to come from the file "/nowhere": No such file or directory (os error 2)
-      put it there, or write url = "..."
+      put it where this user can read it, or write url = "..."
     "#);
     insta::assert_snapshot!(said(&format!("{connector}{{ vault = \"x\" }}")), @r#"
     parallax.toml:4: account is a table that names no place to read it from

@@ -470,7 +470,7 @@ fn writer_is_named_to_who_would_decide() {
             insta::assert_snapshot!(said.replace(&pid, "PID"), @"
             5
             error: the store at STORE is in use by process PID
-              help: a store has one writer at a time: wait for that process or stop it; reading is possible meanwhile
+              help: a store has one writer at a time: wait for that process or stop it, or, if it is a daemon, be its user, and it does it for you; reading is possible meanwhile
             ");
         }
     }

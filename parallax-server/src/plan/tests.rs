@@ -150,7 +150,7 @@ fn source_that_cannot_be_synced_is_told_beside_those_that_can() {
       due      at once
     store      sqlite:DIR/parallax.db, to be created
     error: DIR/parallax.toml:7: account is to come from the file "DIR/account": No such file or directory (os error 2)
-      help: put it there, or write account = "..."
+      help: put it where this user can read it, or write account = "..."
     error: DIR/parallax.toml:12: connector closed cannot be opened: no token
       help: check the connector's credentials and what they allow
     error: DIR/parallax.toml:15: connector panics cannot be opened: panicked: told to

@@ -18,8 +18,21 @@ pub(crate) fn store_error(error: rusqlite::Error) -> StoreError {
             StoreError::Corrupt { details }
         }
         Some(ErrorCode::DiskFull) => StoreError::Full { details },
+        // A row that is always there is not, or does not hold what it was made with.
+        None if is_of_a_row(&error) => StoreError::Corrupt { details },
         _ => StoreError::Engine { details },
     }
+}
+
+/// Tells whether something else was read than what the statement is for.
+fn is_of_a_row(error: &rusqlite::Error) -> bool {
+    matches!(
+        error,
+        rusqlite::Error::QueryReturnedNoRows
+            | rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..)
+    )
 }
 
 /// Tells what an error of the engine means for someone who opens the file at `path`.

@@ -28,6 +28,8 @@ struct Source<'a> {
     account_id: &'a str,
     /// Whether it is in the configuration; if not, it is stored and nothing syncs it.
     configured: bool,
+    /// The kind of connector that the configuration says.
+    kind: Option<&'a str>,
     /// Why it cannot be synced as things are, if so. It is tried again when it is due.
     broken: Option<&'a Fault>,
     /// When it is synced: `every 15m`, or a cron pattern with its time zone.
@@ -193,14 +195,22 @@ pub(super) async fn source(
 /// A connector and an account.
 type SourceId = (String, String);
 
+/// What the configuration says of a source.
+struct Configured {
+    kind: String,
+    /// When it is synced, in words.
+    schedule: String,
+    /// How far that is apart.
+    every: Duration,
+}
+
 /// What is known of sources, but for their syncs.
 struct Known {
     now: Timestamp,
     stored: Rows,
     /// Each with its row, and with its job.
     sources: BTreeMap<SourceId, (Option<usize>, Option<JobStatus>)>,
-    /// When those of the configuration are synced, in words, and how far that is apart.
-    schedules: HashMap<SourceId, (String, Duration)>,
+    configured: HashMap<SourceId, Configured>,
     faults: HashMap<SourceId, Fault>,
 }
 
@@ -236,15 +246,19 @@ impl Known {
             let id = (job.connector_id.clone(), job.account_id.clone());
             sources.entry(id).or_default().1 = Some(job);
         }
-        let mut schedules = HashMap::new();
+        let mut configured = HashMap::new();
         let mut faults: HashMap<SourceId, Fault> = HashMap::new();
         let listed = daemon.roster.read();
         for source in &listed.sources {
             if !is_wanted(&source.connector_id, &source.account_id) {
                 continue;
             }
-            let schedule = schedule_in_short(&source.schedule, source.interval);
-            schedules.insert(source.id(), (schedule, source.interval));
+            let of_it = Configured {
+                kind: source.kind.clone(),
+                schedule: schedule_in_short(&source.schedule, source.interval),
+                every: source.interval,
+            };
+            configured.insert(source.id(), of_it);
         }
         for waiting in &listed.broken {
             let (broken, due_in) = (&waiting.broken, waiting.due_in());
@@ -253,8 +267,12 @@ impl Known {
             }
             let id = (broken.config.name.clone(), broken.account_id().to_owned());
             sources.entry(id.clone()).or_default();
-            let schedule = schedule_in_short(&broken.config.schedule, broken.interval);
-            schedules.insert(id.clone(), (schedule, broken.interval));
+            let of_it = Configured {
+                kind: broken.config.kind.clone(),
+                schedule: schedule_in_short(&broken.config.schedule, broken.interval),
+                every: broken.interval,
+            };
+            configured.insert(id.clone(), of_it);
             let Reason { what, help } = &broken.reason;
             // Several of which no account is known are one here.
             let fault = faults.entry(id);
@@ -274,7 +292,7 @@ impl Known {
             now: Timestamp::now(),
             stored,
             sources,
-            schedules,
+            configured,
             faults,
         })
     }
@@ -295,7 +313,7 @@ impl Known {
         job: Option<&'a JobStatus>,
         syncs: &'a Syncs,
     ) -> Source<'a> {
-        let schedule = self.schedules.get(id);
+        let configured = self.configured.get(id);
         let number = |column| row.map_or(0, |row| row.number(column));
         let text = |column| row.and_then(|row| row.text(column));
         let fault = self.faults.get(id);
@@ -313,10 +331,11 @@ impl Known {
         Source {
             connector_id: &id.0,
             account_id: &id.1,
-            configured: schedule.is_some(),
+            configured: configured.is_some(),
+            kind: configured.map(|of_it| of_it.kind.as_str()),
             broken: fault,
-            schedule: schedule.map(|(schedule, _)| schedule.as_str()),
-            every_ms: schedule.map(|(_, interval)| millis(*interval)),
+            schedule: configured.map(|of_it| of_it.schedule.as_str()),
+            every_ms: configured.map(|of_it| millis(of_it.every)),
             activity,
             running_sync_id: job.and_then(|job| job.activity.sync_id()),
             running_since: elapsed.and_then(|elapsed| time(self.now.checked_sub(elapsed))),
