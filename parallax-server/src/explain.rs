@@ -27,14 +27,17 @@ pub(crate) async fn run(args: &ExplainArgs, console: &mut Console<'_>) -> Result
         let objects: Vec<_> = explanations.iter().map(Object::new).collect();
         json::array(&objects)
     } else {
-        let texts: Vec<_> = explanations.iter().map(as_text).collect();
+        let again = args.store.again();
+        let texts = explanations.iter();
+        let texts: Vec<_> = texts.map(|explained| as_text(explained, &again)).collect();
         texts.join("\n")
     };
     console.print(&text)?;
     Ok(Exit::Ok)
 }
 
-fn as_text(explanation: &Explanation) -> String {
+/// Describes a record; `again` names the store on a command line.
+fn as_text(explanation: &Explanation, again: &str) -> String {
     let mut text = title(&explanation.record, &explanation.id) + "\n";
     let is_gone = |source: &InSource| matches!(source.state, State::Gone(_));
     if let RecordName::Relationship { from, to, .. } = &explanation.record
@@ -54,12 +57,12 @@ fn as_text(explanation: &Explanation) -> String {
             Escaped(&source.connector_id),
             Escaped(&source.account_id),
         );
-        text += &in_source(source);
+        text += &in_source(source, again);
     }
     text
 }
 
-fn in_source(source: &InSource) -> String {
+fn in_source(source: &InSource, again: &str) -> String {
     let mut lines = vec![state(source)];
     let mut line = |label: &str, text: String| lines.push(format!("  {label:<10} {text}"));
     match &source.state {
@@ -70,8 +73,9 @@ fn in_source(source: &InSource) -> String {
             line(
                 "next",
                 format!(
-                    "`parallax held {changeset}` shows all that is held with it, `parallax \
-                     approve {changeset}` deletes it, `parallax reject {changeset}` keeps it"
+                    "`parallax held {changeset}{again}` shows all that is held with it, `parallax \
+                     approve {changeset}{again}` deletes it, `parallax reject {changeset}{again}` \
+                     keeps it"
                 ),
             );
         }
@@ -407,7 +411,7 @@ mod tests {
             ),
         ];
         let texts = explanations.map(|explanation| {
-            let text = strip_str(&as_text(&explanation)).to_string();
+            let text = strip_str(&as_text(&explanation, " --store S")).to_string();
             let (_, text) = text.split_once("account acme\n").unwrap();
             text.to_owned()
         });
@@ -440,7 +444,7 @@ mod tests {
 
         Held: it was not found, and its delete waits for your word since 2026-11-22 11:45:04 UTC, sync s-4
           why        120 of 300 entities would go
-          next       `parallax held 7` shows all that is held with it, `parallax approve 7` deletes it, `parallax reject 7` keeps it
+          next       `parallax held 7 --store S` shows all that is held with it, `parallax approve 7 --store S` deletes it, `parallax reject 7 --store S` keeps it
           created    2026-11-22 11:45:01 UTC, sync s-1
           changed    2026-11-22 11:45:02 UTC, sync s-2
           claim      users: looked everywhere 2026-11-22 11:45:03 UTC, sync s-3
@@ -479,7 +483,7 @@ mod tests {
             },
             key: Some("well".to_owned()),
         };
-        insta::assert_snapshot!(strip_str(&as_text(&explanation)), @r"
+        insta::assert_snapshot!(strip_str(&as_text(&explanation, "")), @r"
         team_user:ann\u{202e} KNOWS 22222222222222222222222222222222 [well]
         id 00000000000000000000000000000000
         Waiting: no source has team_user:ann\u{202e}, so this relationship is not shown

@@ -84,7 +84,7 @@ pub(crate) async fn show(
             lines.push(bars.add(spinner()));
         }
         for (line, text) in lines.iter().zip(texts) {
-            line.set_message(text);
+            line.set_message(styled(text));
             line.tick();
         }
     }

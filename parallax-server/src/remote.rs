@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use axum::body::{Body, to_bytes};
 use hyper::client::conn::http1;
@@ -103,7 +104,33 @@ pub(crate) struct Remote {
     address: SocketAddr,
     token: String,
     /// What it must show, if it speaks TLS.
-    certificate: Option<blake3::Hash>,
+    certificate: Option<Pinned>,
+}
+
+/// The certificate that a daemon must show.
+struct Pinned {
+    now: Mutex<blake3::Hash>,
+    /// The file that names it, and the daemon that has written that.
+    file: PathBuf,
+    pid: u32,
+}
+
+impl Pinned {
+    fn now(&self) -> blake3::Hash {
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks whether the daemon has another one since, and takes that.
+    fn is_renewed(&self) -> bool {
+        let found = read_secret(&self.file).ok();
+        let found = found.and_then(|json| serde_json::from_str::<Whereabouts>(&json).ok());
+        let found = found.filter(|daemon| daemon.pid == self.pid);
+        let shown = found.and_then(|daemon| blake3::Hash::from_hex(daemon.certificate?).ok());
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_renewed = shown.is_some_and(|shown| shown != *now);
+        *now = shown.unwrap_or(*now);
+        is_renewed
+    }
 }
 
 impl Remote {
@@ -134,19 +161,25 @@ impl Remote {
         let StoreError::Locked { path, pid } = &error else {
             return Err(error.into());
         };
-        let found = read_secret(&whereabouts_path(path)).ok();
+        let file = whereabouts_path(path);
+        let found = read_secret(&file).ok();
         let found = found.and_then(|json| serde_json::from_str::<Whereabouts>(&json).ok());
         let Some(daemon) = found.filter(|daemon| daemon.pid.to_string() == *pid) else {
             return Err(error.into());
         };
         let certificate = daemon.certificate.map(blake3::Hash::from_hex);
+        // Never in the clear to one that has a certificate, whatever its file makes of it.
+        let certificate = certificate.transpose().map_err(|_| Failure::Unanswered {
+            address: daemon.address,
+            reason: "its file names no certificate that can be read".to_owned(),
+        })?;
         Ok(Self {
             address: daemon.address,
-            // Never in the clear to one that has a certificate, whatever its file makes of it.
-            certificate: certificate.transpose().map_err(|_| Failure::Unanswered {
-                address: daemon.address,
-                reason: "its file names no certificate that can be read".to_owned(),
-            })?,
+            certificate: certificate.map(|certificate| Pinned {
+                now: Mutex::new(certificate),
+                file,
+                pid: daemon.pid,
+            }),
             token: Tokens::read(&daemon.tokens)?.admin(),
         })
     }
@@ -224,22 +257,26 @@ impl Remote {
 
     /// Connects, and goes no further where TLS is spoken with another than the daemon.
     async fn connect(&self) -> Result<TokioIo<Box<dyn Stream>>, Box<dyn Error + Send + Sync>> {
-        let stream = TcpStream::connect(self.address).await?;
-        let Some(certificate) = self.certificate else {
-            return Ok(TokioIo::new(Box::new(stream)));
-        };
-        let name = ServerName::from(self.address.ip());
-        let connected = tls::pinned(certificate)?.connect(name, stream).await;
-        let stream = connected.map_err(|error| {
+        loop {
+            let stream = TcpStream::connect(self.address).await?;
+            let Some(certificate) = &self.certificate else {
+                return Ok(TokioIo::new(Box::new(stream)));
+            };
+            let name = ServerName::from(self.address.ip());
+            let connected = tls::pinned(certificate.now())?.connect(name, stream);
+            let error = match connected.await {
+                Ok(stream) => return Ok(TokioIo::new(Box::new(stream))),
+                Err(error) => error,
+            };
             let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
             match cause {
+                Some(rustls::Error::InvalidCertificate(_)) if certificate.is_renewed() => {}
                 Some(rustls::Error::InvalidCertificate(_)) => {
-                    "it shows another certificate than its file names".into()
+                    return Err("it shows another certificate than its file names".into());
                 }
-                _ => Box::<dyn Error + Send + Sync>::from(error),
+                _ => return Err(error.into()),
             }
-        })?;
-        Ok(TokioIo::new(Box::new(stream)))
+        }
     }
 }
 
@@ -312,6 +349,32 @@ mod tests {
         drop(announcement);
         assert!(Remote::behind(locked(pid)).is_err());
         assert!(Announcement::make("sqlite::memory:", everywhere, None, None).is_none());
+    }
+
+    #[test]
+    fn renewed_certificate_is_that_of_the_daemons_own_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("parallax.db");
+        let store = format!("sqlite:{}", path.display());
+        let tokens = directory.path().join("tokens");
+        Tokens::read_or_make(&tokens).unwrap();
+        let here = SocketAddr::from(([127, 0, 0, 1], 7700));
+        let [first, second] = ["first", "second"].map(|text| blake3::hash(text.as_bytes()));
+        let announcement = Announcement::make(&store, here, Some(&tokens), Some(first));
+        let mut announcement = announcement.unwrap();
+        let pid = std::process::id().to_string();
+        let daemon = Remote::behind(StoreError::Locked { path, pid }).unwrap();
+        let pinned = daemon.certificate.unwrap();
+        assert!(!pinned.is_renewed() && pinned.now() == first);
+        announcement.certify(second);
+        assert!(pinned.is_renewed() && pinned.now() == second);
+        assert!(!pinned.is_renewed());
+        // Another daemon has the store now.
+        announcement.whereabouts.pid += 1;
+        announcement.certify(first);
+        assert!(!pinned.is_renewed() && pinned.now() == second);
+        drop(announcement);
+        assert!(!pinned.is_renewed() && pinned.now() == second);
     }
 
     #[test]

@@ -181,7 +181,8 @@ pub(crate) async fn run(
         },
     )
     .telling_of_decisions(decided);
-    server.daemon.set(Arc::new(daemon)).ok();
+    let daemon = Arc::new(daemon);
+    server.daemon.set(Arc::clone(&daemon)).ok();
     let certificate = plan.tls.as_ref().map(|tls| tls.certificate().fingerprint);
     let mut announcement =
         Announcement::make(store.url(), address, plan.tokens.as_deref(), certificate);
@@ -209,6 +210,7 @@ pub(crate) async fn run(
     live.abort();
     drop(stop_http);
     http.await.ok();
+    daemon.settled().await;
     ended?;
     tracing::info!("Stopped");
     Ok(signals.received().unwrap_or(Signal::Terminate).exit())

@@ -15,6 +15,8 @@ mod sources;
 mod status;
 mod syncs;
 
+use std::future::pending;
+use std::panic::resume_unwind;
 use std::sync::{Arc, OnceLock};
 
 use axum::Router;
@@ -22,7 +24,8 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use parallax_scheduler::Handle;
 use parallax_store::Store;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, RwLock, Semaphore, SemaphorePermit};
+use tokio::task::JoinError;
 use utoipa::openapi::{Info, License, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -58,6 +61,8 @@ pub(super) struct Daemon {
     pub(super) started_at: jiff::Timestamp,
     pub(super) hub: Arc<Hub>,
     results: Arc<Results>,
+    /// Read by each change that is under way.
+    changes: Arc<RwLock<()>>,
     scans: Semaphore,
     streams: Arc<Semaphore>,
 }
@@ -90,6 +95,7 @@ impl Daemon {
             started_at: jiff::Timestamp::now(),
             hub,
             results,
+            changes: Arc::default(),
             scans: Semaphore::new(SCANS),
             streams: Arc::new(Semaphore::new(streams)),
         }
@@ -102,6 +108,32 @@ impl Daemon {
     ) -> Self {
         self.decided = Box::new(decided);
         self
+    }
+
+    /// Makes a change to its end, with all that is told of it, also when whoever asked for it goes
+    /// away in the middle.
+    async fn to_the_end<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+        self: Arc<Self>,
+        change: impl FnOnce(Arc<Self>) -> F,
+    ) -> T {
+        let under_way = Arc::clone(&self.changes).read_owned().await;
+        let change = change(self);
+        let ended = tokio::spawn(async move {
+            let done = change.await;
+            drop(under_way);
+            done
+        });
+        match ended.await.map_err(JoinError::try_into_panic) {
+            Ok(done) => done,
+            Err(Ok(panic)) => resume_unwind(panic),
+            // The program ends, and nobody waits any more.
+            Err(Err(_)) => pending().await,
+        }
+    }
+
+    /// Waits until no change is under way.
+    pub(super) async fn settled(&self) {
+        drop(self.changes.write().await);
     }
 
     /// Says that somebody changed the records of a source.

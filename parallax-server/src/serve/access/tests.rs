@@ -59,6 +59,20 @@ async fn told(
     }
 }
 
+#[test]
+fn health_is_told_to_whoever_names_no_host() {
+    let access = Access::new(None, false);
+    for (path, is_told) in [
+        ("/livez", true),
+        ("/readyz", true),
+        ("/metrics", false),
+        ("/api/v1/sources", false),
+    ] {
+        let request = Request::builder().uri(path).body(Body::empty());
+        assert_eq!(access.judge(&request.unwrap()).is_ok(), is_told, "{path}");
+    }
+}
+
 #[tokio::test]
 async fn whoever_has_which_token_may_do_what() {
     let (tokens, given) = tokens();

@@ -45,8 +45,17 @@ impl Accepted {
 pub(super) async fn trigger(
     Live(daemon): Live,
     caller: Extension<Caller>,
-    Place((connector_id, account_id)): Place<(String, String)>,
+    Place(source): Place<(String, String)>,
 ) -> Result<Response, Problem> {
+    let triggered = daemon.to_the_end(|daemon| triggered(daemon, caller.0, source));
+    Ok(triggered.await?.answer())
+}
+
+async fn triggered(
+    daemon: Arc<Daemon>,
+    caller: Caller,
+    (connector_id, account_id): (String, String),
+) -> Result<Accepted, Problem> {
     let triggered = daemon.scheduler.trigger(&connector_id, &account_id).await;
     let source = format!("{connector_id}, account {account_id}");
     audit(&caller, "trigger", &source, triggered.is_ok());
@@ -74,7 +83,7 @@ pub(super) async fn trigger(
         }
         _ => stopping(error.to_string()),
     })?;
-    Ok(Accepted { sync_id }.answer())
+    Ok(Accepted { sync_id })
 }
 
 /// Cancels a sync that runs, or that was asked for and waits: nothing of it is committed.
@@ -88,6 +97,15 @@ pub(super) async fn cancel(
     caller: Extension<Caller>,
     Place(sync_id): Place<String>,
 ) -> Result<Response, Problem> {
+    let cancelled = daemon.to_the_end(|daemon| cancelled(daemon, caller.0, sync_id));
+    Ok(cancelled.await?.answer())
+}
+
+async fn cancelled(
+    daemon: Arc<Daemon>,
+    caller: Caller,
+    sync_id: String,
+) -> Result<Accepted, Problem> {
     let cancelled = daemon.scheduler.cancel(&sync_id).await;
     audit(&caller, "cancel", &sync_id, cancelled.is_ok());
     cancelled.map_err(|error| match error {
@@ -99,7 +117,7 @@ pub(super) async fn cancel(
         ),
         _ => stopping(error.to_string()),
     })?;
-    Ok(Accepted { sync_id }.answer())
+    Ok(Accepted { sync_id })
 }
 
 fn stopping(detail: String) -> Problem {
@@ -120,14 +138,13 @@ pub(super) async fn approve(
     caller: Extension<Caller>,
     Place(changeset): Place<Number>,
 ) -> Result<Json, Problem> {
-    let decision = Decision::approve(&daemon.store, changeset.0).await;
-    audit(
-        &caller,
-        "approve",
-        &changeset.0.to_string(),
-        decision.is_ok(),
-    );
-    decided(&daemon, decision?)
+    let decided = daemon.to_the_end(|daemon| async move {
+        let decision = Decision::approve(&daemon.store, changeset.0).await;
+        let subject = changeset.0.to_string();
+        audit(&caller, "approve", &subject, decision.is_ok());
+        decided(&daemon, decision?)
+    });
+    decided.await
 }
 
 /// Keeps what a changeset holds. Saying so again changes nothing.
@@ -139,14 +156,13 @@ pub(super) async fn reject(
     caller: Extension<Caller>,
     Place(changeset): Place<Number>,
 ) -> Result<Json, Problem> {
-    let decision = Decision::reject(&daemon.store, changeset.0).await;
-    audit(
-        &caller,
-        "reject",
-        &changeset.0.to_string(),
-        decision.is_ok(),
-    );
-    decided(&daemon, decision?)
+    let decided = daemon.to_the_end(|daemon| async move {
+        let decision = Decision::reject(&daemon.store, changeset.0).await;
+        let subject = changeset.0.to_string();
+        audit(&caller, "reject", &subject, decision.is_ok());
+        decided(&daemon, decision?)
+    });
+    decided.await
 }
 
 fn decided(daemon: &Arc<Daemon>, decision: Decision) -> Result<Json, Problem> {
@@ -166,12 +182,15 @@ pub(super) async fn forget(
     caller: Extension<Caller>,
     Place((connector_id, account_id)): Place<(String, String)>,
 ) -> Result<Json, Problem> {
-    let removal = Removal::forget(&daemon.store, &connector_id, &account_id).await;
-    let source = format!("{connector_id}, account {account_id}");
-    audit(&caller, "forget", &source, removal.is_ok());
-    let removal = removal?;
-    daemon.tell_changed((connector_id, account_id));
-    Ok(Json::of(&removal))
+    let removed = daemon.to_the_end(|daemon| async move {
+        let removal = Removal::forget(&daemon.store, &connector_id, &account_id).await;
+        let source = format!("{connector_id}, account {account_id}");
+        audit(&caller, "forget", &source, removal.is_ok());
+        let removal = removal?;
+        daemon.tell_changed((connector_id, account_id));
+        Ok(Json::of(&removal))
+    });
+    removed.await
 }
 
 /// Logs who asked for what.

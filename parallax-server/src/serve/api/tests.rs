@@ -428,6 +428,24 @@ async fn ask(router: &Router, method: Method, path: &str) -> (u16, Value) {
     (status, serde_json::from_str(&body(response).await).unwrap())
 }
 
+/// A client that goes away has its request dropped, wherever that was.
+#[tokio::test(start_paused = true)]
+async fn change_is_told_though_nobody_waits_for_the_answer() {
+    let (router, daemon) = served().await;
+    CHANGED.with_borrow_mut(Vec::clear);
+    {
+        let mut asked = Box::pin(ask(&router, Method::POST, "changesets/1/approve"));
+        // Once around: it has begun, and waits for the store.
+        assert!(futures::poll!(&mut asked).is_pending());
+    }
+    daemon.settled().await;
+    let changed = CHANGED.with_borrow(Vec::clone);
+    assert_eq!(changed, [("team".to_owned(), "acme".to_owned())]);
+    let sql = "SELECT entities FROM parallax_source";
+    let left = daemon.store.query(sql).await.unwrap().rows;
+    assert_eq!(left, [[parallax_store::Cell::Integer(1)]]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_asked_for_is_done_once_and_told() {
     let (router, daemon) = served().await;

@@ -31,6 +31,8 @@ const live = new Live(() => app.update(), () => app.refresh());
 
 const app = {
   live,
+  /** What the view has asked for. */
+  loads: [],
   /** Draws soon, once for all that changed. Where nothing ticks, that may be less often. */
   update() {
     if (planned) return;
@@ -70,6 +72,7 @@ function open() {
   const isNew = address?.split('?')[0] !== location.hash.split('?')[0];
   address = location.hash;
   view?.close?.();
+  for (const { abort } of app.loads.splice(0)) abort?.abort();
   const make = VIEWS[name] ?? nowView;
   view = make(app, places, Object.fromEntries(new URLSearchParams(query)));
   for (const [tab] of TABS) {

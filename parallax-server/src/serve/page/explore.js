@@ -23,8 +23,7 @@ function search(app, parameters) {
     const page = q ? await get(['search'], { q, ...limits }, { signal }) : await get(['entities'], limits, { signal });
     return { ...page, items: [...(before?.items ?? []), ...page.items] };
   });
-  types.reload();
-  if (q || type) found.reload();
+  (q || type ? found : types).reload();
   let typing;
   const typed = (words) => {
     clearTimeout(typing);
@@ -87,7 +86,12 @@ function entity(app, id) {
   };
   const found = new Loaded(app, (signal) => get(['entities', id], {}, { signal }).catch(or([])));
   const near = new Loaded(app, (signal) => get(['entities', id, 'relationships'], { limit: 200 }, { signal }).catch(or({ items: [] })));
-  const past = new Loaded(app, (signal) => get(['history'], { subject: id, limit: 50 }, { signal }));
+  let most = 50;
+  const past = new Loaded(app, (signal) => get(['history'], { subject: id, limit: most + 1 }, { signal }));
+  const more = () => {
+    most = 999;
+    past.reload();
+  };
   const all = [told, found, near, past];
   all.forEach((one) => one.reload());
   return {
@@ -105,7 +109,10 @@ function entity(app, id) {
       near.value?.items.length > 0 && told.value && section('Neighbours', {
         extra: h('span', { class: 'faint' }, near.value.next ? `the first ${number(near.value.items.length)}` : number(near.value.items.length)),
       }, neighbours(told.value[0], near.value.items, entityLink), relationships(near.value.items)),
-      section('History', null, past.show((records) => timeline(records.flatMap(({ events }) => events)))),
+      section('History', null, past.show((records) => {
+        const events = records.flatMap((record) => record.events);
+        return [timeline(events.slice(0, most)), events.length > most && h('button', { class: 'wide', onclick: more }, 'Show more')];
+      })),
     ],
   };
 }

@@ -59,6 +59,9 @@ function decide(app, one) {
   const where = h('b', null, `${one.connector_id}, account ${one.account_id}`);
   const place = (word) => ['changesets', String(one.changeset), word];
   const reload = (answer) => answer && app.refresh();
+  // Records may have come back since it was shown, and somebody else may have decided.
+  const told = (state, done) => ({ entities, relationships, repeated }) =>
+    `Changeset ${one.changeset} ${repeated ? 'had been' : 'is'} ${state}: ${counts(entities, relationships)} ${done}.`;
   const approve = async () => {
     const yes = await ask({
       title: `Delete ${what}?`,
@@ -67,7 +70,7 @@ function decide(app, one) {
       action: `Delete ${what}`,
       kind: 'danger',
     });
-    if (yes) reload(await act(app, 'POST', place('approve'), () => `Changeset ${one.changeset} approved: ${what} deleted.`));
+    if (yes) reload(await act(app, 'POST', place('approve'), told('approved', 'deleted')));
   };
   const reject = async () => {
     const yes = await ask({
@@ -76,7 +79,7 @@ function decide(app, one) {
         h('p', null, 'Nobody is asked about them again until a sync has seen them again.')],
       action: 'Keep them',
     });
-    if (yes) reload(await act(app, 'POST', place('reject'), () => `Changeset ${one.changeset} rejected: ${what} kept.`));
+    if (yes) reload(await act(app, 'POST', place('reject'), told('rejected', 'kept')));
   };
   return h('div', { class: 'actions' },
     h('button', { onclick: reject }, 'Reject…'),

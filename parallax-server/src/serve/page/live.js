@@ -94,7 +94,7 @@ export class Live {
   /** Reads again what may have gone on unseen. */
   missed() {
     for (const run of this.runs.values()) if (!run.isOver) this.load(run);
-    this.refresh();
+    this.refresh().then(this.onBoundary);
   }
 
   /** Takes an entry of any sync. */
@@ -154,6 +154,7 @@ export class Live {
     this.dirty.clear();
     if (named.length > FEW || !this.sources) await this.refresh();
     else await this.update(named);
+    this.forget();
     this.onBoundary();
     // A daemon that is slow to answer is asked less often.
     this.gather = null;
@@ -166,11 +167,19 @@ export class Live {
   }
 
   async readSources(named) {
-    const one = ({ connector_id, account_id }) => get(['sources', connector_id, account_id]);
-    for (const source of await Promise.all(named.map(one))) {
-      source.recentOf = source.last_sync_id;
-      this.sources.set(sourceKey(source), source);
-    }
+    const read = async ({ connector_id, account_id }) => {
+      const key = sourceKey({ connector_id, account_id });
+      try {
+        const source = await get(['sources', connector_id, account_id]);
+        source.recentOf = source.last_sync_id;
+        this.sources.set(key, source);
+      } catch (error) {
+        if (error.status !== 404) throw error;
+        // Somebody had it forgotten.
+        this.sources.delete(key);
+      }
+    };
+    await Promise.all(named.map(read));
   }
 
   /** Asks for the last syncs of sources that are looked at, where there are newer ones than are known. */

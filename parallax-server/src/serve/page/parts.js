@@ -8,6 +8,7 @@ import { number, syncLink } from './format.js';
 export class Loaded {
   constructor(app, load) {
     Object.assign(this, { app, load, value: null, problem: null, isLoading: false });
+    app.loads.push(this);
   }
 
   async reload() {
