@@ -31,7 +31,7 @@ use crate::step::Step;
 use crate::telemetry::{Telemetry, sync_span};
 use crate::watchdog::Watch;
 
-use self::attempt::{Attempted, Policy, Tries, panic_message, run_attempt};
+use self::attempt::{Attempted, Policy, RunningAttempts, Tries, panic_message, run_attempt};
 use self::schedule::Schedule;
 
 mod attempt;
@@ -328,7 +328,7 @@ impl<'a> Runner<'a> {
         let is_cancelled = {
             let mut cancel = self.cancel;
             let mut deliver = pin!(telemetry.deliver());
-            let mut running = FuturesUnordered::new();
+            let mut running = RunningAttempts::new();
             let mut pausing = FuturesUnordered::new();
             let mut ticker = Ticker::new(self.stall_after);
             // Those whose pause is over.
@@ -376,7 +376,7 @@ impl<'a> Runner<'a> {
                     {
                         return Poll::Ready(Next::Retry(place, tries));
                     }
-                    let next = running.poll_next_unpin(cx);
+                    let next = running.poll_next(cx);
                     ticker.poll(&run.pulse, &telemetry, cx);
                     // After the steps, because they may just have queued an event.
                     let _ = deliver.as_mut().poll(cx);

@@ -4,10 +4,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::FutureExt;
+use futures::future::Fuse;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use parallax_core::{ConnectorError, ErrorKind, StepReport, StepStatus, excerpt};
 use tokio::time::{Instant, timeout_at};
 use tracing::Span;
@@ -56,6 +58,41 @@ impl Tries {
             span: step_span(&step.id),
             begun: None,
             throttled: Duration::ZERO,
+        }
+    }
+}
+
+/// The attempts that run. Those that do not come to their end are dropped one by one, because the
+/// drop of each may panic, and is to take no other along.
+pub(super) struct RunningAttempts<F: Future>(FuturesUnordered<Fuse<F>>);
+
+impl<F: Future> RunningAttempts<F> {
+    pub(super) fn new() -> Self {
+        Self(FuturesUnordered::new())
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn push(&self, attempt: F) {
+        self.0.push(attempt.fuse());
+    }
+
+    /// Returns what came of the next that ends; `None` if none runs.
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
+        self.0.poll_next_unpin(cx)
+    }
+}
+
+impl<F: Future> Drop for RunningAttempts<F> {
+    fn drop(&mut self) {
+        for mut attempt in Pin::new(&mut self.0).iter_pin_mut() {
+            let dropped = catch_unwind(AssertUnwindSafe(|| attempt.set(Fuse::terminated())));
+            if let Err(payload) = dropped {
+                // Its step is cancelled, whatever it panicked with.
+                panic_message(payload);
+            }
         }
     }
 }

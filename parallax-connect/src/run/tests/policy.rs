@@ -285,6 +285,74 @@ async fn a_panic_in_a_drop_fails_its_step_only() {
     ");
 }
 
+/// The panic came out of the run, instead of its report, and what the other steps held was never
+/// given back.
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_a_drop_does_not_keep_a_run_from_being_cancelled() {
+    struct Sore(#[expect(dead_code, reason = "held")] Arc<()>);
+    impl Drop for Sore {
+        fn drop(&mut self) {
+            std::panic::resume_unwind(Box::new("out of mind"));
+        }
+    }
+    let held = Arc::new(());
+    let given = || {
+        let held = Arc::clone(&held);
+        Given(move || {
+            let sore = |id| {
+                let held = Arc::clone(&held);
+                step(id, "", move |_| {
+                    let sore = Sore(Arc::clone(&held));
+                    async move {
+                        let _sore = sore;
+                        future::pending().await
+                    }
+                })
+            };
+            let held = Arc::clone(&held);
+            let fine = step("fine", "", move |_| {
+                let held = Arc::clone(&held);
+                async move {
+                    pending_with(held).await;
+                    Ok(())
+                }
+            });
+            vec![sore("first"), fine, sore("last")]
+        })
+    };
+    for grace in [Duration::ZERO, Duration::from_secs(1)] {
+        let given = given();
+        let (tx, rx) = mpsc::channel(100);
+        let runner = Runner::new(&given).grace(grace).events(&tx);
+        let result = runner
+            .cancel_on(sleep(Duration::from_secs(1)))
+            .run("acme", "sync-001")
+            .await;
+        let Err(RunError::Cancelled { report }) = result else {
+            panic!("{result:?}");
+        };
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(ends(&report), @"
+            first: cancelled (cancelled), 1 attempts in 0ns, 0 + 0
+            fine: cancelled (cancelled), 1 attempts in 0ns, 0 + 0
+            last: cancelled (cancelled), 1 attempts in 0ns, 0 + 0
+            ");
+        }
+        drop(tx);
+        let heard = lines(&hear(rx).await);
+        assert_eq!(heard.matches("failed, cancelled").count(), 3, "{heard}");
+        drop(given);
+        assert_eq!(Arc::strong_count(&held), 1);
+    }
+    // Also of a run that is dropped.
+    let given = given();
+    let mut run = Box::pin(run_connector(&given, "acme", "sync-001", None));
+    assert!(futures::poll!(run.as_mut()).is_pending());
+    drop(run);
+    drop(given);
+    assert_eq!(Arc::strong_count(&held), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_step_that_pauses_lets_others_run() {
     let begun = Begun::new();
