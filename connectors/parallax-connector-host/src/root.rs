@@ -8,6 +8,10 @@ use parallax_connect::{ConnectorError, ResultExt};
 use rustix::fs::{CWD, Dir, Mode, OFlags, ResolveFlags, openat, openat2, readlinkat};
 use rustix::io::Errno;
 
+/// More is not read of a file. What the kernel makes up, such as the sockets of a machine, comes to
+/// some hundred bytes for each.
+const LONGEST_FILE: u64 = 256 * 1024 * 1024;
+
 /// The directory that a machine's files are below.
 #[derive(Clone, Debug)]
 pub(crate) struct Root(PathBuf);
@@ -71,10 +75,28 @@ impl Root {
     }
 
     fn try_read(&self, file: &str) -> io::Result<Vec<u8>> {
+        // To open a pipe waits for somebody to write to it.
+        let file = self.open_below(file, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
+        let metadata = file.metadata()?;
+        if metadata.is_dir() {
+            return Err(Errno::ISDIR.into());
+        }
+        // Those of procfs and sysfs are, too. A device may have no end, or do something when it is
+        // read.
+        if !metadata.is_file() {
+            return Err(io::Error::other("is no regular file"));
+        }
         let mut bytes = Vec::new();
-        self.open_below(file, OFlags::RDONLY)?
-            .read_to_end(&mut bytes)?;
-        Ok(bytes)
+        // Where it is said to be too long, that is believed: most of it may be holes.
+        if metadata.len() <= LONGEST_FILE {
+            file.take(LONGEST_FILE + 1).read_to_end(&mut bytes)?;
+            if bytes.len() as u64 <= LONGEST_FILE {
+                return Ok(bytes);
+            }
+        }
+        Err(io::Error::other(format!(
+            "is longer than {LONGEST_FILE} bytes"
+        )))
     }
 
     fn open_below(&self, path: &str, flags: OFlags) -> io::Result<File> {
@@ -144,8 +166,41 @@ fn unless_absent<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::os::unix::net::UnixListener;
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
     use crate::Host;
     use crate::testing::Machine;
+
+    /// Opening a pipe waited for ever, and a file of a terabyte filled the memory.
+    #[test]
+    fn only_a_file_that_has_an_end_is_read() {
+        let machine = Machine::new().file("etc/long", "").file("etc/empty", "");
+        let root = machine.root();
+        let pipe = root.path("etc/pipe");
+        mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR, 0).unwrap();
+        let _listener = UnixListener::bind(root.path("etc/socket")).unwrap();
+        let long = File::options().write(true).open(root.path("etc/long"));
+        long.unwrap().set_len(1 << 40).unwrap();
+
+        let told = |file: &str| machine.relative(&root.read(file).unwrap_err().to_string());
+        assert_eq!(told("etc/pipe"), "read /etc/pipe: is no regular file");
+        assert_eq!(
+            told("etc/socket"),
+            "read /etc/socket: No such device or address (os error 6)"
+        );
+        assert_eq!(
+            told("etc/long"),
+            "read /etc/long: is longer than 268435456 bytes"
+        );
+        assert_eq!(root.read("etc/empty").unwrap(), b"");
+        let own = crate::root::Root::open("/".into()).unwrap();
+        let device = own.read("dev/zero").unwrap_err().to_string();
+        assert_eq!(device, "read /dev/zero: is no regular file");
+        assert!(!own.read("proc/self/status").unwrap().is_empty());
+    }
 
     #[test]
     fn links_of_another_root_stay_in_it() {
