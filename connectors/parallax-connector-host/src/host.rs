@@ -111,7 +111,7 @@ mod tests {
             .file("etc/os-release", "ID=debian\nNAME=\"Debian GNU/Linux\"\nVERSION_ID=\"12\"\n")
             .file("etc/passwd", "root:x:0:0:root:/root:/bin/bash\n")
             .file("etc/group", "root:x:0:\nadm:x:4:root\n")
-            .file("proc/sys/kernel/hostname", "web-1\n")
+            .file("etc/hostname", "web-1\n")
             .file("proc/sys/kernel/osrelease", "6.1.0-18-amd64\n")
             .file("proc/sys/kernel/arch", "x86_64\n")
             .file("proc/sys/kernel/random/boot_id", "b0075e55-0000-4000-8000-000000000000\n")

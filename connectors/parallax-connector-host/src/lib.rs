@@ -87,8 +87,8 @@
 //!
 //! [`Host::at`] reads a machine whose files are elsewhere. On a disk that has no `/proc` and `/sys`,
 //! the steps that need them are incomplete. Where they are those of a running machine, mounts and
-//! sockets are what its first process sees. Addresses are known only to the machine itself: no
-//! others are emitted, and those that are stored are kept.
+//! sockets are what its first process sees, and its name is that in `/etc/hostname`. Addresses are
+//! known only to the machine itself: no others are emitted, and those that are stored are kept.
 
 mod accounts;
 mod blocking;

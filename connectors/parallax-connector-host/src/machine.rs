@@ -46,7 +46,13 @@ fn parse_id(content: &[u8]) -> Result<String, &'static str> {
 
 /// Emits the host and its operating system.
 pub(crate) fn host(root: &Root, ctx: &StepContext) -> Result<(), ConnectorError> {
-    let hostname = first_line(root, ctx, "proc/sys/kernel/hostname")
+    // The kernel tells each reader the name of its own namespace: in a container that reads the
+    // machine it is on, the container's.
+    let own_name = root
+        .is_own()
+        .then(|| first_line(root, ctx, "proc/sys/kernel/hostname"))
+        .flatten();
+    let hostname = own_name
         // What the kernel says before anybody has named the machine.
         .filter(|name| name != "(none)")
         .or_else(|| first_line(root, ctx, "etc/hostname"));
@@ -205,6 +211,15 @@ mod tests {
         host_os "arch" "OperatingSystem" "Arch \"rolling\"" name="Arch Linux" version=null version_id=null
         step host completed
         "#);
+    }
+
+    /// A container that read the machine it was on stored its own name as the machine's.
+    #[test]
+    fn name_in_procfs_is_the_readers_own() {
+        let machine = Machine::new().file("proc/sys/kernel/hostname", "container\n");
+        insta::assert_snapshot!(machine.about(&["\"Host\""]), @r#"host "acme" "Host" "-""#);
+        let machine = machine.file("etc/hostname", "web-1\n");
+        insta::assert_snapshot!(machine.about(&["\"Host\""]), @r#"host "acme" "Host" "web-1" hostname="web-1""#);
     }
 
     #[test]
