@@ -19,9 +19,21 @@ pub(crate) fn mounts(root: &Root, ctx: &StepContext) -> Result<(), ConnectorErro
         return Ok(());
     };
     let mut mounts = Vec::new();
-    for (line, number) in String::from_utf8_lossy(&content).lines().zip(1..) {
-        match MountInfo::from_line(line) {
-            Ok(mount) => mounts.push(mount),
+    let mut unnamed = HashSet::new();
+    for (line, number) in content.split_inclusive(|byte| *byte == b'\n').zip(1..) {
+        let text = String::from_utf8_lossy(line);
+        match MountInfo::from_line(text.trim_end_matches('\n')) {
+            Ok(mount) => {
+                // Two names may be the same in the text. It still says what covers what.
+                if str::from_utf8(line).is_err() {
+                    unnamed.insert(mount.mnt_id);
+                    ctx.incomplete(format_args!(
+                        "{} is no UTF-8 at line {number}",
+                        root.path(&file).display()
+                    ));
+                }
+                mounts.push(mount);
+            }
             Err(_) => ctx.incomplete(format_args!(
                 "{} is malformed at line {number}",
                 root.path(&file).display()
@@ -34,7 +46,8 @@ pub(crate) fn mounts(root: &Root, ctx: &StepContext) -> Result<(), ConnectorErro
             root.path(&file).display()
         ));
     }
-    for (mount_point, mount) in lasting(&mounts) {
+    let mounts = lasting(&mounts).into_iter();
+    for (mount_point, mount) in mounts.filter(|(_, mount)| !unnamed.contains(&mount.mnt_id)) {
         emit_of_host(ctx, describe(mount_point, mount))?;
     }
     Ok(())
@@ -236,10 +249,26 @@ mod tests {
         );
         insta::assert_snapshot!(machine.about(&ABOUT), @r#"
         host "acme" HAS host_mount "/a b\\c\\9\\"
-        host "acme" HAS host_mount "/j�rgen"
         host_mount "/a b\\c\\9\\" "Mount" "-" filesystem="tmpfs" mount_point="/a b\\c\\9\\" options=[] read_only=false source="x y"
-        host_mount "/j�rgen" "Mount" "-" filesystem="tmpfs" mount_point="/j�rgen" options=[] read_only=false source=null
-        step mounts incomplete; 2 rejected; rejected host_mount "/new\nline": key "/new\nline" holds a control character; rejected host "acme" HAS host_mount "/new\nline": key "/new\nline" holds a control character
+        step mounts incomplete; 2 rejected; /proc/1/mountinfo is no UTF-8 at line 3; rejected host_mount "/new\nline": key "/new\nline" holds a control character; rejected host "acme" HAS host_mount "/new\nline": key "/new\nline" holds a control character
+        "#);
+    }
+
+    /// Both were `/mnt/a�`, of which one was stored, and the other deleted.
+    #[test]
+    fn mount_whose_name_is_no_text_is_left_out_and_covers_what_it_covers() {
+        let machine = Machine::new().bytes(
+            "proc/1/mountinfo",
+            b"27 1 0:1 / / rw - tmpfs none rw\n\
+              28 27 0:2 / /mnt/a\xff rw - tmpfs none rw\n\
+              29 27 0:3 / /mnt/a\xfe rw - tmpfs none rw\n\
+              30 27 0:4 / /srv rw - tmpfs bottom rw\n\
+              31 30 0:5 / /srv rw - cifs //nas/j\xfcrgen rw\n",
+        );
+        insta::assert_snapshot!(machine.about(&ABOUT), @r#"
+        host "acme" HAS host_mount "/"
+        host_mount "/" "Mount" "-" filesystem="tmpfs" mount_point="/" options=[] read_only=false source=null
+        step mounts incomplete; /proc/1/mountinfo is no UTF-8 at line 2; /proc/1/mountinfo is no UTF-8 at line 3; /proc/1/mountinfo is no UTF-8 at line 5
         "#);
     }
 
