@@ -206,15 +206,22 @@ impl<'a> Pieces<'a> {
         };
         let url = self.rest.find(is_end).unwrap_or(self.rest.len());
         let url = self.rest.get(..url).unwrap_or_default();
-        let host = url.find(['/', '?', '#']).unwrap_or(url.len());
-        let host = url.get(..host).unwrap_or_default();
-        let has_port = host.rsplit_once(':').is_none_or(|(_, port)| {
-            port.bytes().all(|b| b.is_ascii_digit()) || port.ends_with(']')
-        });
-        let user = host.rfind('@').or_else(|| match has_port {
-            true => None,
+        const MARKS: [char; 3] = ['/', '?', '#'];
+        let end = url.find(MARKS).unwrap_or(url.len());
+        let (host, path) = url.split_at_checked(end).unwrap_or_default();
+        let user = host.rfind('@').or_else(|| {
             // A password that holds a `/` or the like, which it should not.
-            false => url.rfind('@'),
+            let (_, password) = host.rsplit_once(':')?;
+            let end = if host.starts_with('[') {
+                return None;
+            } else if password.bytes().all(|b| b.is_ascii_digit()) {
+                // Or a port, and a path, in which an `@` is more often further behind.
+                let next = path.get(1..)?.find(MARKS);
+                next.map_or(url.len(), |next| end + 1 + next)
+            } else {
+                url.len()
+            };
+            url.get(..end)?.rfind('@')
         });
         let Some(user) = user else {
             return Cow::Borrowed(scheme_end);

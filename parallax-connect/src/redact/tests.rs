@@ -21,6 +21,16 @@ fn a_url_shows_what_was_asked_for_and_not_by_whom() {
         ),
         ("https://ghp_1@api.example", "https://***@api.example"),
         ("ftp://ann:a/b?c#d@files.example", "ftp://***@files.example"),
+        // What looks like a port, and is the beginning of a password.
+        ("postgres://app:12/34@db/x", "postgres://***@db/x"),
+        ("https://ann:12#x@h", "https://***@h"),
+        ("https://ann:12?x@h/y@z", "https://***@h/y@z"),
+        ("https://ann:/x@h", "https://***@h"),
+        ("app:12/34@db/x", "***@db/x"),
+        ("https://api.example:8443/users/ann@x", ""),
+        ("https://api.example:8443/?user=ann@x", ""),
+        ("https://api.example:8443/a/b?c=ann@x", ""),
+        ("https://api.example/@ann", ""),
         ("https://ann:a@b@c.example/x@y", "https://***@c.example/x@y"),
         ("ann:pass@db.example/main", "***@db.example/main"),
         (
@@ -152,6 +162,10 @@ fn a_body_keeps_what_explains_the_error() {
         (
             "at postgres://ann:p@db/main, bob:pw@host, ann@example.com",
             "at postgres://***@db/main, bob:***@host, ann@example.com",
+        ),
+        (
+            "at postgres://ann:12#3@db/main and postgres://ann:12?3@db/main",
+            "at postgres://***@db/main and postgres://***@db/main",
         ),
         (
             "id AKIAIOSFODNN7EXAMPLE wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
