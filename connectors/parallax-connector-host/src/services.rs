@@ -1,5 +1,5 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use parallax_connect::{ConnectorError, EntityKey, StepContext, entity, relationship};
 
@@ -28,9 +28,13 @@ struct Services {
     by_name: BTreeMap<String, Found>,
     /// By directory, such as `ssh.service.d`, and by name: the files, or `None` if masked.
     drop_ins: HashMap<String, BTreeMap<String, Option<String>>>,
+    /// The directories of drop-ins that could not be read.
+    missed_drop_ins: HashSet<String>,
     /// Which unit wants which service, by directory, such as `multi-user.target.wants`, and by
     /// name: whether it still does, or that is masked.
     wanted: HashMap<(String, String), bool>,
+    /// Whether a directory that says so could not be read.
+    missed_wanted: bool,
 }
 
 /// What a name of a service stands for.
@@ -44,7 +48,9 @@ enum Found {
 
 /// Emits the services that systemd knows, and which user each runs as.
 pub(crate) fn services(root: &Root, ctx: &StepContext) -> Result<(), ConnectorError> {
-    let services = Services::find(root, ctx);
+    let Some(services) = Services::find(root, ctx) else {
+        return Ok(());
+    };
     let enabled = services.enabled();
     let users = users_by_uid(ctx);
     for (name, found) in &services.by_name {
@@ -55,21 +61,23 @@ pub(crate) fn services(root: &Root, ctx: &StepContext) -> Result<(), ConnectorEr
         };
         let unit = match unit {
             Ok(Some(unit)) => unit,
-            // A link that leads nowhere.
+            // A link that leads nowhere, or what is said to be incomplete already.
             Ok(None) => continue,
             Err(error) => {
                 ctx.incomplete(error);
                 continue;
             }
         };
-        let service = entity("host_service", name)
+        let mut service = entity("host_service", name)
             .class("Service")
             .property("description", unit.description)
-            .property("enabled", enabled.contains(name.as_str()))
             .property("masked", unit.is_masked)
             .property("path", format!("/{path}"))
             .property("exec", unit.exec)
             .property("user", unit.user.as_deref());
+        if let Some(enabled) = &enabled {
+            service = service.property("enabled", enabled.contains(name.as_str()));
+        }
         let key = service.key().clone();
         emit_of_host(ctx, service)?;
         if let Some(user) = unit.user.and_then(|user| find_user(ctx, &users, &user)) {
@@ -88,10 +96,12 @@ fn find_user(ctx: &StepContext, by_uid: &HashMap<i64, EntityKey>, user: &str) ->
 }
 
 impl Services {
-    fn find(root: &Root, ctx: &StepContext) -> Self {
+    /// Finds them, or returns `None` if one of systemd's directories cannot be read: it may hold what
+    /// counts for more than all that is found, and drop-ins of any of it.
+    fn find(root: &Root, ctx: &StepContext) -> Option<Self> {
         let mut services = Self::default();
         for directory in DIRECTORIES {
-            for Entry { name, link } in list(root, ctx, directory) {
+            for Entry { name, link } in list(root, ctx, directory)? {
                 // Of no other name does systemd make a unit.
                 let Some(name) = name.to_str() else {
                     continue;
@@ -101,7 +111,7 @@ impl Services {
                 match kind {
                     Some("service") if is_service(name) => {
                         let found = services.by_name.entry(name.to_owned());
-                        found.or_insert_with(|| Found::new(name, path, link.as_deref()));
+                        found.or_insert_with(|| Found::new(directory, name, link.as_deref()));
                     }
                     Some("d") => services.find_drop_ins(root, ctx, name, &path),
                     Some("wants" | "requires" | "upholds") => {
@@ -111,15 +121,19 @@ impl Services {
                 }
             }
         }
-        services
+        Some(services)
     }
 
     fn find_drop_ins(&mut self, root: &Root, ctx: &StepContext, directory: &str, path: &str) {
         if directory != "service.d" && !directory.ends_with(".service.d") {
             return;
         }
+        let Some(entries) = list(root, ctx, path) else {
+            self.missed_drop_ins.insert(directory.to_owned());
+            return;
+        };
         let known = self.drop_ins.entry(directory.to_owned()).or_default();
-        for Entry { name, link } in list(root, ctx, path) {
+        for Entry { name, link } in entries {
             if let Some(name) = name.to_str().filter(|name| name.ends_with(".conf")) {
                 let file = (!is_mask(link.as_deref())).then(|| format!("{path}/{name}"));
                 known.entry(name.to_owned()).or_insert(file);
@@ -128,7 +142,11 @@ impl Services {
     }
 
     fn find_wanted(&mut self, root: &Root, ctx: &StepContext, directory: &str, path: &str) {
-        for Entry { name, link } in list(root, ctx, path) {
+        let Some(entries) = list(root, ctx, path) else {
+            self.missed_wanted = true;
+            return;
+        };
+        for Entry { name, link } in entries {
             if let Some(name) = name.to_str().filter(|name| is_service(name)) {
                 let place = (directory.to_owned(), name.to_owned());
                 let is_wanted = !is_mask(link.as_deref());
@@ -137,12 +155,14 @@ impl Services {
         }
     }
 
-    /// Returns the services that another unit wants, each by its own name.
-    fn enabled(&self) -> HashSet<&str> {
+    /// Returns the services that another unit wants, each by its own name, if that is known.
+    fn enabled(&self) -> Option<HashSet<&str>> {
+        if self.missed_wanted {
+            return None;
+        }
         let wanted = self.wanted.iter().filter(|(_, is_wanted)| **is_wanted);
-        wanted
-            .filter_map(|((_, service), _)| self.own_name(service))
-            .collect()
+        let enabled = wanted.filter_map(|((_, service), _)| self.own_name(service));
+        Some(enabled.collect())
     }
 
     /// Returns the name of the file that a service is made of: its own, that which it is another
@@ -161,13 +181,18 @@ impl Services {
         None
     }
 
-    /// Reads a service and its drop-ins, or returns `None` if there is no such file.
+    /// Reads a service and its drop-ins, or returns `None` if there is no such file, or there may be
+    /// drop-ins that could not be listed.
     fn read(&self, root: &Root, name: &str, path: &str) -> Result<Option<Unit>, ConnectorError> {
         let Some(content) = root.read_if_there(path)? else {
             return Ok(None);
         };
         if content.is_empty() {
             return Ok(Some(Unit::masked()));
+        }
+        let mut directories = directories_of_drop_ins(name);
+        if directories.any(|directory| self.missed_drop_ins.contains(&directory)) {
+            return Ok(None);
         }
         let mut unit = Unit::default();
         unit.read(&String::from_utf8_lossy(&content));
@@ -182,16 +207,7 @@ impl Services {
     /// Returns the drop-ins of a service, in the order in which they count.
     fn drop_ins(&self, name: &str) -> impl Iterator<Item = &str> {
         let mut files: BTreeMap<&str, &Option<String>> = BTreeMap::new();
-        let stem = name.strip_suffix(".service").unwrap_or(name);
-        // For all services whose name begins so, up to a dash: the longer the nearer.
-        let prefixes = stem
-            .rmatch_indices('-')
-            .filter_map(|(at, _)| stem.get(..=at));
-        let directories = [format!("{name}.d")]
-            .into_iter()
-            .chain(prefixes.map(|prefix| format!("{prefix}.service.d")))
-            .chain(["service.d".to_owned()]);
-        for directory in directories {
+        for directory in directories_of_drop_ins(name) {
             for (name, file) in self.drop_ins.get(&directory).into_iter().flatten() {
                 files.entry(name).or_insert(file);
             }
@@ -201,27 +217,53 @@ impl Services {
 }
 
 impl Found {
-    fn new(name: &str, path: String, link: Option<&Path>) -> Self {
+    fn new(directory: &str, name: &str, link: Option<&Path>) -> Self {
+        let path = format!("{directory}/{name}");
         let target = link
-            .and_then(Path::file_name)
-            .and_then(|name| name.to_str());
-        match target {
+            .map(|link| resolve(directory, link))
+            // A link to a file elsewhere is how that is used, whatever its name is.
+            .filter(|target| DIRECTORIES.iter().any(|units| target.starts_with(units)));
+        let target = target.as_deref().and_then(Path::file_name);
+        match target.and_then(|target| target.to_str()) {
             _ if is_mask(link) => Self::Mask(path),
             Some(target) if target != name && is_service(target) => Self::Alias(target.to_owned()),
-            // A link to a file of the same name is how one outside of the directories is used.
             _ => Self::File(path),
         }
     }
 }
 
-/// Lists a directory, which need not be there.
-fn list(root: &Root, ctx: &StepContext, directory: &str) -> Vec<Entry> {
-    root.list(directory)
-        .unwrap_or_else(|error| {
-            ctx.incomplete(error);
-            None
-        })
-        .unwrap_or_default()
+/// Returns where a link in a directory leads, relative to the root, as far as its text says.
+fn resolve(directory: &str, link: &Path) -> PathBuf {
+    let mut path = PathBuf::new();
+    for component in Path::new(directory).join(link).components() {
+        match component {
+            Component::Normal(name) => path.push(name),
+            Component::ParentDir => {
+                path.pop();
+            }
+            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
+        }
+    }
+    path
+}
+
+/// Returns where the drop-ins of a service may be, the nearest first.
+fn directories_of_drop_ins(name: &str) -> impl Iterator<Item = String> {
+    let stem = name.strip_suffix(".service").unwrap_or(name);
+    // For all services whose name begins so, up to a dash: the longer the nearer.
+    let prefixes = stem
+        .rmatch_indices('-')
+        .filter_map(|(at, _)| stem.get(..=at));
+    [format!("{name}.d")]
+        .into_iter()
+        .chain(prefixes.map(|prefix| format!("{prefix}.service.d")))
+        .chain(["service.d".to_owned()])
+}
+
+/// Lists a directory, which need not be there, or returns `None` if that fails.
+fn list(root: &Root, ctx: &StepContext, directory: &str) -> Option<Vec<Entry>> {
+    let listed = root.list(directory).map_err(|error| ctx.incomplete(error));
+    listed.ok().map(Option::unwrap_or_default)
 }
 
 fn is_mask(link: Option<&Path>) -> bool {
@@ -393,6 +435,41 @@ mod tests {
         "#);
     }
 
+    /// A deployment that put another file behind the link took the service for another name of
+    /// something, and it was deleted while it ran.
+    #[test]
+    fn link_to_a_file_elsewhere_is_a_service_whatever_the_file_is_called() {
+        let unit = |place: &str| format!("[Unit]\nDescription={place}\n");
+        let machine = machine()
+            .file("opt/shop/shop-v2.service", &unit("linked"))
+            .link(
+                "etc/systemd/system/shop.service",
+                "/opt/shop/shop-v2.service",
+            )
+            .link(
+                "etc/systemd/system/till.service",
+                "../../../opt/shop/shop-v2.service",
+            )
+            .link(
+                "etc/systemd/system/basic.target.wants/till.service",
+                "../till.service",
+            )
+            .file("usr/lib/systemd/system/ssh.service", &unit("packaged"))
+            .link(
+                "etc/systemd/system/sshd.service",
+                "../../../lib/systemd/system/ssh.service",
+            );
+        insta::assert_snapshot!(machine.about(&ABOUT), @r#"
+        host "acme" HAS host_service "shop.service"
+        host "acme" HAS host_service "ssh.service"
+        host "acme" HAS host_service "till.service"
+        host_service "shop.service" "Service" "-" description="linked" enabled=false exec=null masked=false path="/etc/systemd/system/shop.service" user=null
+        host_service "ssh.service" "Service" "-" description="packaged" enabled=false exec=null masked=false path="/usr/lib/systemd/system/ssh.service" user=null
+        host_service "till.service" "Service" "-" description="linked" enabled=true exec=null masked=false path="/etc/systemd/system/till.service" user=null
+        step services completed
+        "#);
+    }
+
     #[test]
     fn drop_ins_count_in_the_order_of_their_names() {
         let description = |text: &str| format!("[Unit]\nDescription={text}\n");
@@ -452,6 +529,50 @@ mod tests {
         host_service "b.service" "Service" "-" description="J�rgen\u{7}" enabled=false exec=null masked=false path="/etc/systemd/system/b.service" user=null
         step services incomplete; read /etc/systemd/system/a.service: Is a directory (os error 21); read /etc/systemd/system/c.service.d/x.conf: Is a directory (os error 21)
         "#);
+    }
+
+    /// A link in a circle stands for a directory that the reader may not list: what was in it was
+    /// taken for nothing, and services were stored with other values than they have.
+    fn unreadable(machine: Machine, directory: &str) -> Machine {
+        let name = directory.rsplit('/').next().unwrap();
+        machine.link(directory, name)
+    }
+
+    #[test]
+    fn service_whose_drop_ins_cannot_be_listed_is_left_out() {
+        let machine = machine()
+            .file("usr/lib/systemd/system/shop-web.service", "[Service]\n")
+            .file("usr/lib/systemd/system/shop.service", "[Service]\n")
+            .file("usr/lib/systemd/system/till.service", "[Service]\n");
+        let machine = unreadable(machine, "etc/systemd/system/shop-.service.d");
+        let machine = unreadable(machine, "etc/systemd/system/till.service.d");
+        insta::assert_snapshot!(machine.about(&ABOUT), @r#"
+        host "acme" HAS host_service "shop.service"
+        host_service "shop.service" "Service" "-" description=null enabled=false exec=null masked=false path="/usr/lib/systemd/system/shop.service" user=null
+        step services incomplete; read /etc/systemd/system/shop-.service.d: Too many levels of symbolic links (os error 40); read /etc/systemd/system/till.service.d: Too many levels of symbolic links (os error 40)
+        "#);
+    }
+
+    #[test]
+    fn nobody_knows_what_is_enabled_if_links_cannot_be_listed() {
+        let machine = machine()
+            .file("usr/lib/systemd/system/shop.service", "[Service]\n")
+            .link("etc/systemd/system/basic.target.wants/shop.service", "/x");
+        let machine = unreadable(machine, "etc/systemd/system/multi-user.target.wants");
+        insta::assert_snapshot!(machine.about(&ABOUT), @r#"
+        host "acme" HAS host_service "shop.service"
+        host_service "shop.service" "Service" "-" description=null exec=null masked=false path="/usr/lib/systemd/system/shop.service" user=null
+        step services incomplete; read /etc/systemd/system/multi-user.target.wants: Too many levels of symbolic links (os error 40)
+        "#);
+    }
+
+    #[test]
+    fn nothing_is_known_if_a_directory_of_systemd_cannot_be_listed() {
+        let machine = machine()
+            .file("etc/systemd/system/shop.service", "[Service]\n")
+            .file("usr/lib/systemd/system/till.service", "[Service]\n");
+        let machine = unreadable(machine, "run/systemd/system");
+        insta::assert_snapshot!(machine.about(&ABOUT), @"step services incomplete; read /run/systemd/system: Too many levels of symbolic links (os error 40)");
     }
 
     #[test]
