@@ -10,7 +10,7 @@ use parallax_core::{Batch, EntityId, EntityKey, EntityRef, RecordKind, Relations
 ///
 /// Given by reference: reading costs no copy, however many steps read. In the order of declaration
 /// of the steps, then of emission; of records with the same id the first is given, as it is the one
-/// that counts. Rejected records are not there.
+/// that counts. Rejected records are not there; what the step does not find because of that is kept.
 #[derive(Clone)]
 pub struct Prior {
     account_id: Arc<str>,

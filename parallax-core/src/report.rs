@@ -202,6 +202,14 @@ impl StepReport {
             because(open.incomplete.first().cloned())
         ))
     }
+
+    /// Returns what the steps that depend on it could not see of what it found, in words.
+    fn withheld(&self) -> Option<String> {
+        let rejected = self.entities_rejected + self.relationships_rejected;
+        let step_id = &self.step_id;
+        (rejected > 0)
+            .then(|| format!("step {step_id} emitted records that were rejected ({rejected})"))
+    }
 }
 
 impl SyncReport {
@@ -238,8 +246,12 @@ impl SyncReport {
     ///
     /// The step returned `Ok` and missed nothing. It completed the scope; for a record without
     /// scope, every scope that it opened; for a scope it did not open, it said that there are no
-    /// others. Every step upstream returned `Ok`, missed nothing, and completed all of its scopes
-    /// or the one of the same name. Of a step that is no longer declared nothing can be known.
+    /// others. Every step upstream returned `Ok`, missed nothing, emitted nothing that was rejected,
+    /// and completed all of its scopes or the one of the same name. Of a step that is no longer
+    /// declared nothing can be known.
+    ///
+    /// A rejected record keeps its own row, and so does not count against the step itself. But who
+    /// reads that step was not given it, and finds nothing of what it would lead to.
     pub fn has_looked_everywhere(&self, step_id: &str, scope: Option<&str>) -> bool {
         self.missed(step_id, scope).is_none()
     }
@@ -269,7 +281,8 @@ impl SyncReport {
                     Some(scope) if scope.complete => None,
                     _ => self.open_scope(ancestor),
                 };
-                let missed = self.steps.get(ancestor)?.missed(open)?;
+                let ancestor = self.steps.get(ancestor)?;
+                let missed = ancestor.missed(open).or_else(|| ancestor.withheld())?;
                 Some(format!("{missed}; step {step_id} depends on it"))
             })
         })
@@ -352,6 +365,11 @@ mod tests {
         step
     }
 
+    fn rejected(mut step: StepReport) -> StepReport {
+        step.entities_rejected = 1;
+        step
+    }
+
     /// Who has looked everywhere: for records of the last step without scope, in `eu`, in `us`
     /// and in `asia`.
     fn looked(steps: Vec<StepReport>) -> String {
@@ -392,6 +410,7 @@ mod tests {
                 "an incomplete one with scopes",
                 vec![incomplete(scoped(hosts(), "+eu ."))],
             ),
+            ("one with a rejected record", vec![rejected(hosts())]),
             ("one scope complete", vec![scoped(hosts(), "+eu")]),
             (
                 "one complete, one not",
@@ -413,6 +432,13 @@ mod tests {
             (
                 "upstream incomplete",
                 vec![incomplete(regions()), scoped(hosts_of_regions(), "+eu .")],
+            ),
+            (
+                "upstream with a rejected record",
+                vec![
+                    rejected(scoped(regions(), "+eu")),
+                    scoped(hosts_of_regions(), "+eu ."),
+                ],
             ),
             (
                 "upstream has all its scopes",
@@ -444,6 +470,14 @@ mod tests {
                 ],
             ),
             (
+                "far upstream with a rejected record",
+                vec![
+                    rejected(regions()),
+                    step("zones", &[0]),
+                    step("hosts", &[1]),
+                ],
+            ),
+            (
                 "upstream not selected",
                 vec![with_status(regions(), NotSelected), hosts_of_regions()],
             ),
@@ -454,6 +488,10 @@ mod tests {
             (
                 "a sibling failed",
                 vec![with_status(regions(), Failed), hosts()],
+            ),
+            (
+                "a sibling with a rejected record",
+                vec![rejected(regions()), hosts()],
             ),
             (
                 "downstream failed",
@@ -470,6 +508,7 @@ mod tests {
         one that was not selected: none
         an incomplete one: none
         an incomplete one with scopes: none
+        one with a rejected record: unscoped
         one scope complete: unscoped eu
         one complete, one not: eu
         and no others: eu asia
@@ -477,15 +516,27 @@ mod tests {
         upstream complete: unscoped
         upstream failed: none
         upstream incomplete: none
+        upstream with a rejected record: none
         upstream has all its scopes: unscoped eu us asia
         upstream has this scope: eu
         upstream has another scope: us
         far upstream failed: none
+        far upstream with a rejected record: none
         upstream not selected: none
         a sibling not selected: unscoped
         a sibling failed: unscoped
+        a sibling with a rejected record: unscoped
         downstream failed: unscoped
         ");
+    }
+
+    #[test]
+    fn it_is_told_which_step_had_a_record_rejected() {
+        let report = SyncReport::new(vec![rejected(step("users", &[])), step("groups", &[0])]);
+        assert_eq!(
+            report.missed("groups", None).unwrap(),
+            "step users emitted records that were rejected (1); step groups depends on it"
+        );
     }
 
     #[test]
@@ -521,6 +572,9 @@ mod tests {
             || (0..steps.len())
                 .filter(|&p| upstream[p])
                 .any(|p| some_open(&steps[p]) && !named(&steps[p], true))
+            || (0..steps.len())
+                .filter(|&p| upstream[p])
+                .any(|p| steps[p].entities_rejected > 0 || steps[p].relationships_rejected > 0)
     }
 
     fn any_step() -> impl Strategy<Value = StepReport> {
@@ -537,9 +591,17 @@ mod tests {
         let names = select(vec!["eu", "us", "asia", "africa"]);
         let scopes = prop::collection::btree_map(names, any::<bool>(), 0..4);
         let scopes = scopes.prop_map(Vec::from_iter).prop_shuffle();
-        (status, prop::bool::weighted(0.1), scopes, any::<bool>()).prop_map(
-            |(status, missed, scopes, all)| {
+        let rejected = prop_oneof![8 => Just([0, 0]), 1 => Just([1, 0]), 1 => Just([0, 1])];
+        (
+            status,
+            prop::bool::weighted(0.1),
+            scopes,
+            any::<bool>(),
+            rejected,
+        )
+            .prop_map(|(status, missed, scopes, all, rejected)| {
                 let mut report = with_status(step("", &[]), status);
+                [report.entities_rejected, report.relationships_rejected] = rejected;
                 if missed {
                     report = incomplete(report);
                 }
@@ -551,8 +613,7 @@ mod tests {
                 }
                 report.all_scopes_listed = all;
                 report
-            },
-        )
+            })
     }
 
     proptest! {

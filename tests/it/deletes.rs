@@ -164,6 +164,37 @@ async fn rejected_record_keeps_its_stored_row() {
     assert_eq!(result.outcome.as_str(), "partial");
 }
 
+/// A user with a property that is not a number was left out for the steps that read users. They
+/// found none of its memberships, and completed: all were deleted, while the user was kept.
+#[tokio::test]
+async fn rejected_record_costs_nothing_that_is_read_through_it() {
+    let store = memory().await;
+    let members = |users: Vec<Rec>, found: Vec<Rec>| {
+        let members = after(step("members", found), &[0]);
+        script([step("users", users), members, step("hosts", keys([9]))])
+    };
+    let both = || keys([1, 2]);
+    let link = |from| Rec::Link {
+        from,
+        to: 9,
+        value: 0,
+    };
+    sync(&store, &members(both(), vec![link(1), link(2)]), "1").await;
+
+    let bad = vec![Rec::BadEntity { key: 1 }, both()[1]];
+    let result = sync(&store, &members(bad, vec![link(2)]), "1").await;
+    assert_eq!(
+        words(&result),
+        "entity: 2 unchanged, 1 kept, 1 rejected; relationship: 1 unchanged, 1 kept"
+    );
+    // Once it can be read again, what is gone is gone.
+    let result = sync(&store, &members(both(), vec![link(2)]), "1").await;
+    assert_eq!(
+        words(&result),
+        "entity: 3 unchanged; relationship: 1 unchanged, 1 deleted"
+    );
+}
+
 #[tokio::test]
 async fn step_that_is_no_longer_declared_costs_no_row() {
     let store = memory().await;

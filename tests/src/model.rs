@@ -48,6 +48,8 @@ struct Saw {
     all_listed: bool,
     ephemeral: bool,
     ancestors: BTreeSet<usize>,
+    /// Whether it emitted something that others were not given.
+    rejected: bool,
     emitted: Vec<(Id, Option<u8>, Option<&'static str>)>,
     nameless: u64,
 }
@@ -297,6 +299,7 @@ fn see(script: &Script) -> Vec<Saw> {
             all_listed: step.all_scopes_listed,
             ephemeral: step.ephemeral,
             ancestors,
+            rejected: false,
             emitted: Vec::new(),
             nameless: 0,
         };
@@ -314,11 +317,16 @@ fn see(script: &Script) -> Vec<Saw> {
                     Rec::Link { from, to, value } => {
                         this.emitted.push(((from, Some(to)), Some(value), scope));
                     }
-                    Rec::BadEntity { key } => this.emitted.push(((key, None), None, scope)),
+                    Rec::BadEntity { key } => {
+                        this.rejected = true;
+                        this.emitted.push(((key, None), None, scope));
+                    }
                     Rec::BadLink { from, to } => {
+                        this.rejected = true;
                         this.emitted.push(((from, Some(to)), None, scope));
                     }
                     Rec::Nameless => {
+                        this.rejected = true;
                         this.nameless += 1;
                         missed_in.insert(scope);
                     }
@@ -359,7 +367,7 @@ fn looked(saw: &[Saw], (step_id, scope): Claim) -> Option<bool> {
         .all(|ancestor| {
             let all = ancestor.scopes.values().all(|complete| *complete);
             let same = scope.is_some_and(|scope| ancestor.scopes.get(scope) == Some(&true));
-            ancestor.ok && !ancestor.missed && (all || same)
+            ancestor.ok && !ancestor.missed && !ancestor.rejected && (all || same)
         });
     Some(itself && upstream)
 }
