@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::Hash;
 
@@ -21,8 +21,19 @@ use crate::context::StepContext;
 /// - more pages than [`max_pages`](Self::max_pages);
 /// - a pager that is dropped before its end.
 ///
-/// What was read until then stands. It needs no more memory than a page, and two small hashes for
-/// each page that was read.
+/// What was read until then stands. A listing by number or offset also moves under whoever reads
+/// it: an item that goes away pulls those behind it onto pages that were read already, and so they
+/// are on none. That makes it incomplete too, but it is read on:
+///
+/// - a total below one that the system told before;
+/// - an item that was on an earlier page.
+///
+/// An item that goes away cannot be known where the system tells no total, or tells one that is
+/// made up for by an item which comes at the same time. A listing by token has no such gap in most
+/// systems: read by token where there is a choice.
+///
+/// It needs no more memory than a page, two small hashes for each page that was read, and without
+/// tokens one for each item.
 ///
 /// ```
 /// use parallax_connect::{ConnectorError, Page, Pager, ResultExt, StepContext, entity};
@@ -78,10 +89,9 @@ pub struct Page<T> {
 /// What a page says beside its items.
 #[derive(Clone, Debug, Default)]
 struct Facts {
-    items: u64,
+    /// The hashes of the items' ids.
+    items: Vec<u128>,
     missing: bool,
-    /// A hash of the items' ids.
-    fingerprint: u128,
     token: Option<String>,
     more: Option<bool>,
     total: Option<u64>,
@@ -186,7 +196,8 @@ impl<F, P> Pager<F, P> {
         let token = page.facts.token.take();
         match self.listing.read(&page.facts, token.as_deref()) {
             Ok(true) => {
-                self.position = Some((self.advance)(position, page.facts.items, token));
+                let items = page.facts.items.len() as u64;
+                self.position = Some((self.advance)(position, items, token));
             }
             Ok(false) => self.position = None,
             Err(fault) => {
@@ -197,6 +208,9 @@ impl<F, P> Pager<F, P> {
                     return Ok(None);
                 }
             }
+        }
+        if let Err(fault) = self.listing.has_stood_still(&page.facts) {
+            self.ctx.incomplete(fault);
         }
         Ok(Some(page.items))
     }
@@ -234,15 +248,15 @@ impl<T> Page<T> {
     ///
     /// `id` returns what tells an item from all others of the listing. By the ids of its items a
     /// page is known that comes again, from a system that takes no notice of the page it was asked
-    /// for.
+    /// for, and an item that comes again, because the listing has moved.
     pub fn new<K: Hash + ?Sized>(items: Vec<T>, id: impl Fn(&T) -> &K) -> Self {
-        let mut hasher = Xxh3::new();
-        for item in &items {
+        let hash = |item: &T| {
+            let mut hasher = Xxh3::new();
             id(item).hash(&mut hasher);
-        }
+            hasher.digest128()
+        };
         let facts = Facts {
-            items: items.len() as u64,
-            fingerprint: hasher.digest128(),
+            items: items.iter().map(hash).collect(),
             ..Facts::default()
         };
         Self { items, facts }
@@ -295,6 +309,16 @@ struct Listing {
     /// The first page with these items, and the page that gave this token.
     fingerprints: HashMap<u128, u32>,
     tokens: HashMap<u128, u32>,
+    /// What a listing without tokens has shown so far, until it has moved.
+    shown: Option<Shown>,
+}
+
+/// By what a listing that has moved is known.
+#[derive(Default)]
+struct Shown {
+    items: HashSet<u128>,
+    /// The highest so far.
+    total: u64,
 }
 
 /// Why a listing cannot be taken for the whole.
@@ -313,6 +337,13 @@ enum Fault {
     Total { items: u64, total: u64 },
     #[error("the listing does not end within {max_pages} pages")]
     TooManyPages { max_pages: u32 },
+    #[error("the listing moved while it was read: page {page} has an item of an earlier page")]
+    RepeatedItem { page: u32 },
+    #[error(
+        "the listing moved while it was read: page {page} tells of a total of {total}, an earlier \
+         one of {earlier}"
+    )]
+    SmallerTotal { page: u32, total: u64, earlier: u64 },
 }
 
 impl Listing {
@@ -326,6 +357,7 @@ impl Listing {
             more: false,
             fingerprints: HashMap::new(),
             tokens: HashMap::new(),
+            shown: (!by_token).then(Shown::default),
         }
     }
 
@@ -338,7 +370,7 @@ impl Listing {
         let more = facts.more.or(token.map(|_| true));
         let expected = std::mem::replace(&mut self.more, more == Some(true));
 
-        if facts.missing || (facts.items == 0 && !self.by_token) {
+        if facts.missing || (facts.items.is_empty() && !self.by_token) {
             let falls_short = self.total.is_some_and(|total| self.items < total);
             let first_of_none = facts.missing && page == 1;
             if expected || self.more || falls_short || first_of_none {
@@ -351,12 +383,12 @@ impl Listing {
         }
         // A page may be empty and be followed by others: systems that filter what they have read
         // give such.
-        if facts.items > 0
-            && let Some(earlier) = remember(&mut self.fingerprints, facts.fingerprint, page)
+        if !facts.items.is_empty()
+            && let Some(earlier) = remember(&mut self.fingerprints, facts.fingerprint(), page)
         {
             return Err(Fault::RepeatedPage { page, earlier });
         }
-        self.items += facts.items;
+        self.items += facts.items.len() as u64;
         let goes_on = match (self.by_token, more) {
             (_, Some(false)) | (true, None) => false,
             (false, None) => self.total.is_none_or(|total| self.items < total),
@@ -381,6 +413,32 @@ impl Listing {
         Ok(true)
     }
 
+    /// Takes in the page that was read last. Returns by what it is known that items have changed
+    /// their places since the first one, if they have; once, because what follows says no more.
+    fn has_stood_still(&mut self, facts: &Facts) -> Result<(), Fault> {
+        let Some(shown) = &mut self.shown else {
+            return Ok(());
+        };
+        let page = self.pages;
+        let total = facts.total.unwrap_or(shown.total);
+        let moved = if total < shown.total {
+            Fault::SmallerTotal {
+                page,
+                total,
+                earlier: shown.total,
+            }
+        } else if facts.items.iter().any(|item| shown.items.contains(item)) {
+            Fault::RepeatedItem { page }
+        } else {
+            shown.total = total;
+            // Only now: what has the same id on one page has not moved.
+            shown.items.extend(&facts.items);
+            return Ok(());
+        };
+        self.shown = None;
+        Err(moved)
+    }
+
     fn end(&self) -> Result<bool, Fault> {
         match self.total {
             Some(total) if total != self.items => Err(Fault::Total {
@@ -389,6 +447,15 @@ impl Listing {
             }),
             _ => Ok(false),
         }
+    }
+}
+
+impl Facts {
+    /// Returns a hash of all items.
+    fn fingerprint(&self) -> u128 {
+        let mut hasher = Xxh3::new();
+        self.items.hash(&mut hasher);
+        hasher.digest128()
     }
 }
 

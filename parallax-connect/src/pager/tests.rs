@@ -272,6 +272,50 @@ async fn a_total_that_is_not_reached_or_exceeded_is_told() {
     );
 }
 
+/// What is deleted or moved while a listing is read shifts the rest of it. The total told last came
+/// out all the same, and the item that was on no page was taken for gone.
+#[tokio::test]
+async fn a_listing_that_moves_is_not_whole() {
+    // 1 is deleted after the first page: 3 is now on it.
+    let shrinks = [page(&[1, 2]).total(5), page(&[4, 5]).total(4)];
+    insta::assert_snapshot!(
+        story(By::Offset, shrinks).await,
+        @"asked for 0, 2; read [1, 2, 4, 5]; incomplete: the listing moved while it was read: page 2 tells of a total of 4, an earlier one of 5"
+    );
+    // All of the last page may have moved.
+    let ends_shrunk = [page(&[1, 2]).total(3), page(&[]).total(2)];
+    insta::assert_snapshot!(
+        story(By::Number, ends_shrunk).await,
+        @"asked for 1, 2; read [1, 2]; incomplete: the listing moved while it was read: page 2 tells of a total of 2, an earlier one of 3"
+    );
+    // 5 is changed after the first page, and goes to the front. The rest is still worth reading.
+    let moves = || [&[1, 2], &[2, 3], &[4_u32] as &[_]].map(|items| page(items).total(5));
+    insta::assert_snapshot!(
+        story(By::Offset, moves()).await,
+        @"asked for 0, 2, 4; read [1, 2, 2, 3, 4]; incomplete: the listing moved while it was read: page 2 has an item of an earlier page"
+    );
+    insta::assert_snapshot!(
+        story(By::Number, moves()).await,
+        @"asked for 1, 2, 3; read [1, 2, 2, 3, 4]; incomplete: the listing moved while it was read: page 2 has an item of an earlier page"
+    );
+    // Not only of the page before, where a system sorts by what is equal.
+    let is_unsorted = [page(&[1, 2]), page(&[3, 4]), page(&[5, 1]), page(&[])];
+    insta::assert_snapshot!(
+        story(By::Number, is_unsorted).await,
+        @"asked for 1, 2, 3, 4; read [1, 2, 3, 4, 5, 1]; incomplete: the listing moved while it was read: page 3 has an item of an earlier page"
+    );
+    // A token says where the last page ended, whatever was before it.
+    let token = |token: &str| Some(token.to_owned());
+    let by_token = [
+        page(&[1, 2]).total(5).next_token(token("b")),
+        page(&[2, 3]).total(4),
+    ];
+    insta::assert_snapshot!(
+        story(By::Token, by_token).await,
+        @"asked for the first, b; read [1, 2, 2, 3]; completed"
+    );
+}
+
 #[tokio::test]
 async fn a_listing_without_end_is_cut() {
     let pages = (0..20).map(|n| page(&[n]));
@@ -480,6 +524,8 @@ fn model(by: By, max_pages: usize, said: &[Said]) -> (Vec<u32>, bool) {
         let total = so_far.iter().rev().find_map(|said| said.total);
         let falls_short = total.is_some_and(|total| (read.len() as u64) < total);
 
+        let moved = by != By::Token && (0..=place).any(|later| moved(&said[..later], &said[later]));
+
         if by == By::Token && now.missing {
             return (read, false);
         }
@@ -487,7 +533,10 @@ fn model(by: By, max_pages: usize, said: &[Said]) -> (Vec<u32>, bool) {
             let promised = before.last().is_some_and(says_more) || says_more(now);
             let no_first = now.missing && before.is_empty();
             let exact = total.is_none_or(|total| total == read.len() as u64);
-            return (read, !promised && !falls_short && !no_first && exact);
+            return (
+                read,
+                !promised && !falls_short && !no_first && exact && !moved,
+            );
         }
         if !now.items.is_empty() && before.iter().any(|said| said.items == now.items) {
             return (read, false);
@@ -501,7 +550,7 @@ fn model(by: By, max_pages: usize, said: &[Said]) -> (Vec<u32>, bool) {
             (None, _) => now.token.is_none() && reached,
         };
         if is_last {
-            return (read, exact);
+            return (read, exact && !moved);
         }
         let repeats = before.iter().any(|said| said.token == now.token);
         if by == By::Token && (now.token.is_none() || repeats) || place + 1 == max_pages {
@@ -509,6 +558,50 @@ fn model(by: By, max_pages: usize, said: &[Said]) -> (Vec<u32>, bool) {
         }
     }
     unreachable!("the listing ends within {max_pages} pages")
+}
+
+/// Whether a page shows that the listing has changed since one of those before it.
+fn moved(before: &[Said], now: &Said) -> bool {
+    before.iter().any(|said| {
+        let has_shrunk = now.total.is_some() && now.total < said.total;
+        has_shrunk || said.items.iter().any(|item| now.items.contains(item))
+    })
+}
+
+/// What happens to a listing between two pages.
+#[derive(Clone, Copy, Debug)]
+enum Change {
+    Insert { at: usize },
+    Remove { at: usize },
+    Move { from: usize, to: usize },
+}
+
+impl Change {
+    fn apply(self, items: &mut Vec<u32>, next: &mut u32) {
+        let len = items.len();
+        match self {
+            Self::Insert { at } => {
+                items.insert(at % (len + 1), *next);
+                *next += 1;
+            }
+            Self::Remove { at } if len > 0 => {
+                items.remove(at % len);
+            }
+            Self::Move { from, to } if len > 0 => {
+                let item = items.remove(from % len);
+                items.insert(to % len, item);
+            }
+            Self::Remove { .. } | Self::Move { .. } => {}
+        }
+    }
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        (0..9_usize).prop_map(|at| Change::Insert { at }),
+        (0..9_usize).prop_map(|at| Change::Remove { at }),
+        (0..9_usize, 0..9_usize).prop_map(|(from, to)| Change::Move { from, to }),
+    ]
 }
 
 fn by() -> impl Strategy<Value = By> {
@@ -576,5 +669,47 @@ proptest! {
         let (read, step) = block_on(system.read(by, 20));
         prop_assert_eq!(step.reason(), None);
         prop_assert!(read.into_iter().eq(0..rest.start));
+    }
+
+    /// Items come or go, not both, and go only where each page tells the total: more cannot be known.
+    #[test]
+    fn a_listing_that_moves_and_is_taken_for_whole_has_shown_what_stayed(
+        by in prop_oneof![Just(By::Number), Just(By::Offset)],
+        (count, size) in (0..9_u32, 1..4_usize),
+        gaps in collection::vec(collection::vec(change(), 0..2), 0..6),
+        (tells_total, shrinks) in (any::<bool>(), any::<bool>()),
+    ) {
+        let mut next = count;
+        let mut items: Vec<u32> = (0..count).collect();
+        let mut stayed = vec![items.clone()];
+        let mut answers = Vec::new();
+        let mut given = 0;
+        // Pages of one item may run after as many that come.
+        for number in 0..30 {
+            let start = if by == By::Number { number * size } else { given };
+            let items_there = items.iter().skip(start).take(size).copied().collect::<Vec<_>>();
+            given += items_there.len();
+            let total = tells_total.then_some(items.len() as u64);
+            answers.push(Ok(page(&items_there).total(total)));
+            for change in gaps.get(number).into_iter().flatten() {
+                match change {
+                    Change::Insert { .. } if tells_total && shrinks => {}
+                    Change::Remove { .. } if !tells_total || !shrinks => {}
+                    change => change.apply(&mut items, &mut next),
+                }
+            }
+            let mut still = stayed[number].clone();
+            still.retain(|item| items.contains(item));
+            stayed.push(still);
+        }
+        let system = System::new(answers);
+        let (read, step) = block_on(system.read(by, 30));
+        let pages = system.asked.lock().unwrap().len();
+        prop_assert!(step.error.is_none());
+        if step.incomplete.is_empty() {
+            // Before the last page, not after it.
+            let stayed = &stayed[pages - 1];
+            prop_assert!(stayed.iter().all(|item| read.contains(item)), "{read:?}, {stayed:?}");
+        }
     }
 }
