@@ -104,7 +104,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let checkpoint = Instant::now();
         drop(store.reject(u64::MAX).await);
         let checkpoint = checkpoint.elapsed().as_secs_f64();
-        println!("{name:>15}  {wall:>7.2}  {cpu:>7.2}  {memory:>9}  {checkpoint:>15.2}");
+        println!("{name:>15}  {wall:>7.3}  {cpu:>7.2}  {memory:>9}  {checkpoint:>15.3}");
         let written = result.stats.entities_created + result.stats.entities_updated;
         assert_eq!(written == 0, name == "unchanged", "{name}");
         if name == "first" {
@@ -112,7 +112,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             bare(&path, &directory.path().join("bare.db"))?;
             let (wall, cpu, memory) = meter.stop()?;
             println!(
-                "{:>15}  {wall:>7.2}  {cpu:>7.2}  {memory:>9}",
+                "{:>15}  {wall:>7.3}  {cpu:>7.2}  {memory:>9}",
                 "bare SQLite"
             );
         }
@@ -125,7 +125,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     assert_eq!(store.query(one).await?.rows.len(), 1);
     let (wall, cpu, memory) = meter.stop()?;
     println!(
-        "{:>15}  {wall:>7.2}  {cpu:>7.2}  {memory:>9}",
+        "{:>15}  {wall:>7.3}  {cpu:>7.2}  {memory:>9}",
         "reopen + read"
     );
     Ok(())
@@ -179,7 +179,7 @@ async fn stream(url: &str, hosts: usize) -> Result<(), Box<dyn Error>> {
         session.commit(&output).await?;
         let (wall, cpu, memory) = meter.stop()?;
         let commit = wall - run;
-        println!("{name:>15}  {run:>7.2}  {commit:>8.2}  {cpu:>7.2}  {memory:>9}");
+        println!("{name:>15}  {run:>7.3}  {commit:>8.3}  {cpu:>7.2}  {memory:>9}");
     }
     Ok(())
 }

@@ -219,10 +219,16 @@ fn held(
     source_id: i64,
     kind: RecordKind,
 ) -> Result<Vec<u128>, StoreError> {
+    // The comparing index holds the ids, too, and so is what the engine would read: all of it, to find
+    // the few that are held.
     let mut statement = connection.prepare_cached(match kind {
-        RecordKind::Entity => "SELECT id FROM px_entity WHERE source_id = ?1 AND held IS NOT NULL",
+        RecordKind::Entity => {
+            "SELECT id FROM px_entity INDEXED BY px_entity_held
+             WHERE source_id = ?1 AND held IS NOT NULL"
+        }
         RecordKind::Relationship => {
-            "SELECT id FROM px_relationship WHERE source_id = ?1 AND held IS NOT NULL"
+            "SELECT id FROM px_relationship INDEXED BY px_relationship_held
+             WHERE source_id = ?1 AND held IS NOT NULL"
         }
     })?;
     let ids = statement.query_map([source_id], |row| row.get(0).map(u128::from_be_bytes))?;

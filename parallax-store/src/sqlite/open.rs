@@ -38,6 +38,10 @@ const STATEMENTS: usize = 256;
 const LARGE: u64 = 500;
 /// What a large commit may hold in memory: ids are hashes, so its writes go all over the indexes.
 const LARGE_CACHE: i64 = -262_144;
+/// More pages than this are a long log: 64 MiB.
+const LARGE_LOG: i64 = 8_192;
+/// How long to wait for another process that has the file to itself for a moment.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where a store is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,12 +101,26 @@ impl Opened {
 
     /// Moves the write-ahead log into the file. The commits stand without it.
     pub(super) fn checkpoint(&self) {
-        let checkpoint =
-            self.connection
-                .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
-        if let Err(error) = checkpoint {
+        if let Err(error) = self.move_log() {
             tracing::warn!(%error, "Checkpoint failed");
         }
+    }
+
+    fn move_log(&self) -> rusqlite::Result<()> {
+        let passive = "PRAGMA wal_checkpoint(PASSIVE)";
+        let (pages, moved): (i64, i64) = self
+            .connection
+            .query_row(passive, [], |row| Ok((row.get(1)?, row.get(2)?)))?;
+        if pages > LARGE_LOG && moved == pages {
+            // A long log is cut off here, which takes a while. Else the next commit would do it, and
+            // be waited for. While somebody reads from it, it stays: nobody waits for readers.
+            self.connection.busy_timeout(Duration::ZERO)?;
+            let cut = "PRAGMA wal_checkpoint(TRUNCATE)";
+            let cut = self.connection.query_row(cut, [], |_| Ok(()));
+            self.connection.busy_timeout(BUSY_TIMEOUT)?;
+            cut?;
+        }
+        Ok(())
     }
 }
 
@@ -264,7 +282,7 @@ fn open_file(path: &Path, access: OpenFlags) -> Result<Connection, StoreError> {
     let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection =
         Connection::open_with_flags(path, flags).map_err(|error| open_error(path, error))?;
-    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
     set_up(&mut connection)?;
     Ok(connection)
 }
@@ -417,6 +435,30 @@ mod tests {
         symlink("parallax.db", directory.path().join("other.db")).unwrap();
         let error = location(&path).open().err().unwrap();
         assert_eq!(error.code(), "store_failed", "{error}");
+    }
+
+    /// The next commit once cut it off, and took a quarter of a second longer after a large one.
+    #[test]
+    fn long_log_is_cut_off_when_nobody_reads_from_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("parallax.db");
+        let store = location(&path).open().unwrap();
+        let log = directory.path().join("parallax.db-wal");
+        let size = || fs::metadata(&log).unwrap().len();
+        let long = "CREATE TABLE long AS SELECT zeroblob(70000000) AS zeros";
+        store.connection.execute_batch(long).unwrap();
+        let reader = location(&path).open_reader().unwrap().unwrap();
+        reader
+            .execute_batch("BEGIN; SELECT count(*) FROM long")
+            .unwrap();
+        store.checkpoint();
+        assert!(size() > 70_000_000);
+
+        drop(reader);
+        store.checkpoint();
+        assert_eq!(size(), 0);
+        store.connection.execute_batch("DROP TABLE long").unwrap();
+        assert!(size() > 0);
     }
 
     /// Whoever refused a store that had lost commits was the last to close it. So what was left of
