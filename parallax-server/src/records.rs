@@ -1,6 +1,6 @@
 //! What the commands that look at single records share.
 
-use parallax_core::{Escaped, Timestamp, escape};
+use parallax_core::{Escaped, RecordKind, Timestamp, escape};
 use parallax_store::{ClaimName, Deletion, End, EntityName, RecordName, Store, Subject, SyncRef};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -213,8 +213,9 @@ pub(crate) async fn unknown(store: &Store, subject: &Subject) -> Result<Failure,
 }
 
 async fn help(store: &Store, entity_type: &str, key: &str) -> Result<String, Failure> {
-    let sql = "SELECT DISTINCT type AS found FROM parallax_entity";
-    let types = texts(store, sql).await?;
+    let types = store.types().await?.into_iter();
+    let entities = types.filter(|found| found.kind == RecordKind::Entity);
+    let types: Vec<String> = entities.map(|found| found.name).collect();
     if !types.iter().any(|known| known == entity_type) {
         return Ok(match types.as_slice() {
             [] => "the store has no entities: sync something into it".to_owned(),

@@ -131,6 +131,17 @@ pub struct Page {
     pub timed_out: bool,
 }
 
+/// How many records of a type, or with a verb, there are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordType {
+    /// Of which kind they are.
+    pub kind: RecordKind,
+    /// The type of entities, the verb of relationships.
+    pub name: String,
+    /// How many: one that several sources have is counted for each of them.
+    pub records: u64,
+}
+
 /// A record as one source has it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stored {

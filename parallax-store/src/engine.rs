@@ -5,7 +5,7 @@ use std::pin::Pin;
 use parallax_core::ConnectorOutput;
 
 use crate::backup::Backup;
-use crate::browse::{Browse, Page};
+use crate::browse::{Browse, Page, RecordType};
 use crate::error::{CommitError, StoreError};
 use crate::explain::{Explanation, Subject};
 use crate::findings::Collected;
@@ -53,6 +53,8 @@ pub(crate) trait Engine: Debug + Send + Sync {
     fn query(&self, sql: String) -> Answer<'_, Result<Rows, StoreError>>;
 
     fn browse(&self, browse: Browse) -> Answer<'_, Result<Page, StoreError>>;
+
+    fn types(&self) -> Answer<'_, Result<Vec<RecordType>, StoreError>>;
 
     fn explain(&self, subject: Subject) -> Answer<'_, Result<Vec<Explanation>, StoreError>>;
 

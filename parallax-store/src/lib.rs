@@ -61,7 +61,7 @@ mod store;
 mod verify;
 
 pub use backup::Backup;
-pub use browse::{Browse, Direction, Page, Stored};
+pub use browse::{Browse, Direction, Page, RecordType, Stored};
 pub use error::{CommitError, StoreError};
 pub use explain::{
     Claim, ClaimName, Confirmation, Deletion, End, EntityName, Explanation, InSource, Missed,

@@ -3,7 +3,7 @@ use std::path::Path;
 use parallax_core::ConnectorOutput;
 
 use crate::backup::Backup;
-use crate::browse::{Browse, Page};
+use crate::browse::{Browse, Page, RecordType};
 use crate::engine::{self, Engine, Word};
 use crate::error::{CommitError, StoreError};
 use crate::explain::{Explanation, Subject};
@@ -191,6 +191,17 @@ impl Store {
     /// Those of the disk, and [`StoreError::Corrupt`].
     pub async fn browse(&self, browse: &Browse) -> Result<Page, StoreError> {
         self.engine.browse(browse.clone()).await
+    }
+
+    /// Lists the types of entities, then the verbs of relationships that are shown, by name.
+    ///
+    /// Reads an index over all of them: some 0.1 s for a million records.
+    ///
+    /// # Errors
+    ///
+    /// As [`browse`](Self::browse).
+    pub async fn types(&self) -> Result<Vec<RecordType>, StoreError> {
+        self.engine.types().await
     }
 
     /// Says of each record that `subject` names who claims it, and why it is there or gone; in the

@@ -5,7 +5,7 @@ use std::time::Duration;
 use parallax_connect::{
     Connector, ConnectorError, Step, StepContext, entity, relationship, run_connector, step,
 };
-use parallax_store::{Browse, Direction, Page, RecordName, Store, Stored};
+use parallax_store::{Browse, Cell, Direction, Page, RecordName, Store, Stored};
 
 use crate::support::memory;
 
@@ -112,6 +112,45 @@ async fn neighbours_are_listed_either_way_and_once() {
     assert_eq!(names(&store, elsewhere).await, [""; 0]);
     let here = Browse::entities().source("told", "acme").name("user");
     assert_eq!(names(&store, here).await, ["ann", "bob", "eve"]);
+}
+
+#[tokio::test]
+async fn types_count_what_the_views_show() {
+    let store = stored(|ctx| {
+        for (entity_type, key) in [("user", "ann"), ("user", "bob"), ("box", "1"), ("car", "1")] {
+            ctx.emit(entity(entity_type, key))?;
+        }
+        for (from, verb, to) in [
+            ("ann", "KNOWS", "bob"),
+            ("ann", "PAYS", "bob"),
+            // These wait: one for both of its ends, and counts once.
+            ("ann", "KNOWS", "eve"),
+            ("eve", "KNOWS", "joe"),
+            ("ann", "MISSES", "joe"),
+        ] {
+            ctx.emit(relationship(("user", from), verb, ("user", to)))?;
+        }
+        Ok(())
+    })
+    .await;
+    let types = store.types().await.unwrap().into_iter();
+    let types: Vec<_> = types
+        .map(|found| format!("{} {} {}", found.kind, found.name, found.records))
+        .collect();
+    let viewed = "SELECT 'entity ' || type || ' ' || count(*) FROM parallax_entity GROUP BY type
+         UNION ALL
+         SELECT 'relationship ' || verb || ' ' || count(*) FROM parallax_relationship GROUP BY verb";
+    let viewed = store.query(viewed).await.unwrap().rows.into_iter();
+    let viewed: Vec<_> = viewed.flatten().collect();
+    let expected = [
+        "entity box 1",
+        "entity car 1",
+        "entity user 2",
+        "relationship KNOWS 1",
+        "relationship PAYS 1",
+    ];
+    assert_eq!(types, expected);
+    assert_eq!(viewed, expected.map(|text| Cell::Text(text.to_owned())));
 }
 
 #[tokio::test]

@@ -1,10 +1,11 @@
+use std::collections::HashMap;
 use std::time::Instant;
 
 use parallax_core::RecordKind;
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row, TransactionBehavior, params_from_iter};
 
-use crate::browse::{Browse, Direction, Page, Stored};
+use crate::browse::{Browse, Direction, Page, RecordType, Stored};
 use crate::error::StoreError;
 use crate::explain::{EntityName, RecordName};
 use crate::sqlite::records::Records;
@@ -59,6 +60,49 @@ pub(super) fn browse(connection: &mut Connection, browse: &Browse) -> Result<Pag
     }
     page.next = u64::try_from(at).ok().filter(|_| at < last);
     Ok(page)
+}
+
+/// Counts the records of each type and verb, but for relationships that are not shown.
+pub(super) fn types(connection: &mut Connection) -> Result<Vec<RecordType>, StoreError> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
+    let names = Records::new(&transaction);
+    let mut types = Vec::new();
+    for (kind, all) in RecordKind::ALL.into_iter().zip([
+        "SELECT type FROM px_entity",
+        "SELECT verb FROM px_relationship",
+    ]) {
+        // Grouping, SQLite would sort all of them.
+        let mut records = HashMap::new();
+        let mut statement = transaction.prepare_cached(all)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            *records.entry(row.get::<_, i64>(0)?).or_insert(0_u64) += 1;
+        }
+        if kind == RecordKind::Relationship {
+            let mut waiting = transaction.prepare_cached(
+                "SELECT verb FROM px_relationship
+                 WHERE n IN (SELECT relationship FROM px_waiting)",
+            )?;
+            let mut rows = waiting.query([])?;
+            while let Some(row) = rows.next()? {
+                let shown = records.entry(row.get(0)?).or_default();
+                *shown = shown.saturating_sub(1);
+            }
+        }
+        let first = types.len();
+        for (name, records) in records.into_iter().filter(|(_, records)| *records > 0) {
+            let name = names.text(name)?;
+            types.push(RecordType {
+                kind,
+                name,
+                records,
+            });
+        }
+        if let Some(types) = types.get_mut(first..) {
+            types.sort_by(|a, b| a.name.cmp(&b.name));
+        }
+    }
+    Ok(types)
 }
 
 /// Returns the statement for the rows after `from` and up to `to`, with its values.

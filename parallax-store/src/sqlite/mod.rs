@@ -39,7 +39,7 @@ use rusqlite::{Connection, OptionalExtension};
 use tokio::task::spawn_blocking;
 
 use crate::backup::Backup;
-use crate::browse::{Browse, Page};
+use crate::browse::{Browse, Page, RecordType};
 use crate::engine::{Answer, Engine, Word};
 use crate::error::{CommitError, StoreError};
 use crate::explain::{Explanation, Subject};
@@ -351,6 +351,10 @@ impl Engine for Sqlite {
         let browse =
             move |files: &Files| files.read(|connection| browse::browse(connection, &browse))?;
         Box::pin(self.run(browse))
+    }
+
+    fn types(&self) -> Answer<'_, Result<Vec<RecordType>, StoreError>> {
+        Box::pin(self.run(|files| files.read(browse::types)?))
     }
 
     fn explain(&self, subject: Subject) -> Answer<'_, Result<Vec<Explanation>, StoreError>> {

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use parallax_store::{Browse, Direction, Stored, Subject};
+use parallax_store::{Browse, Direction, RecordType, Stored, Subject};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
@@ -10,8 +10,6 @@ use super::Daemon;
 use super::answer::Json;
 use super::problem::Problem;
 use super::request::{self, Live, Params, Place};
-use super::schema::RecordType;
-use crate::query::objects;
 use crate::records::{ClaimObject, RecordObject, SyncObject, unknown};
 use crate::{explain, history};
 
@@ -48,6 +46,25 @@ impl<'a> StoredObject<'a> {
             held_changeset: stored.held_changeset,
             created: SyncObject::new(stored.created.as_ref()),
             changed: SyncObject::new(stored.changed.as_ref()),
+        }
+    }
+}
+
+/// A type of entities or a verb of relationships, and how many records it has.
+#[derive(Serialize, ToSchema)]
+#[schema(as = RecordType)]
+struct TypeObject<'a> {
+    kind: &'static str,
+    name: &'a str,
+    records: u64,
+}
+
+impl<'a> TypeObject<'a> {
+    fn new(found: &'a RecordType) -> Self {
+        Self {
+            kind: found.kind.as_str(),
+            name: &found.name,
+            records: found.records,
         }
     }
 }
@@ -289,16 +306,12 @@ pub(super) async fn search(
 
 /// Lists the types of entities and the verbs of relationships, with how many records have them.
 #[utoipa::path(get, path = "/api/v1/types", tag = "records",
-    responses((status = OK, body = [RecordType]), (status = "default", body = Problem, content_type = "application/problem+json")))]
+    responses((status = OK, body = [TypeObject]), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn types(Live(daemon): Live) -> Result<Json, Problem> {
-    let sql = "SELECT 'entity' AS kind, type AS name, count(*) AS records \
-               FROM parallax_entity GROUP BY type \
-               UNION ALL \
-               SELECT 'relationship', verb, count(*) FROM parallax_relationship GROUP BY verb \
-               ORDER BY kind, name";
     let _place = daemon.scan().await;
-    let found = daemon.store.query(sql).await?;
-    Ok(Json::array(&objects(&found)))
+    let types = daemon.store.types().await?;
+    let types: Vec<_> = types.iter().map(TypeObject::new).collect();
+    Ok(Json::array(&types))
 }
 
 /// What is asked about.

@@ -169,12 +169,6 @@ row!(
     ])
 );
 
-row!(
-    /// A type of entities or a verb of relationships, and how many records it has.
-    RecordType,
-    object(&[("kind", Text), ("name", Text), ("records", Count)])
-);
-
 /// A sync with its steps, as `parallax syncs ID --json` prints it.
 pub(super) struct SyncDetail;
 
