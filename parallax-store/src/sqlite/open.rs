@@ -31,13 +31,13 @@ const APPLICATION_ID: i64 = 0x5052_4c58;
 const _: () = assert!(rusqlite::ffi::SQLITE_VERSION_NUMBER >= 3_051_003);
 
 /// What a connection holds in memory between commits, in negative KiB as the engine wants it.
-const CACHE: i64 = -16_384;
+pub(super) const CACHE: i64 = -16_384;
 /// More than a commit has.
 const STATEMENTS: usize = 256;
 /// More changes than this are a large commit. Each of them touches some five pages of 8 KiB.
 const LARGE: u64 = 500;
 /// What a large commit may hold in memory: ids are hashes, so its writes go all over the indexes.
-const LARGE_CACHE: i64 = -262_144;
+pub(super) const LARGE_CACHE: i64 = -262_144;
 /// More pages than this are a long log: 64 MiB.
 const LARGE_LOG: i64 = 8_192;
 /// How long to wait for another process that has the file to itself for a moment.

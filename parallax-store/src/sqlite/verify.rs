@@ -6,7 +6,7 @@ use crate::digest::{BUCKETS, Sums, of_record};
 use crate::error::StoreError;
 use crate::sqlite::error::store_error;
 use crate::sqlite::journal;
-use crate::sqlite::open::Location;
+use crate::sqlite::open::{CACHE, LARGE_CACHE, Location};
 use crate::sqlite::records::parse_claims;
 use crate::sqlite::row::{Row, hex, kind_no};
 use crate::verify::{Check, Problem, Verification};
@@ -16,6 +16,17 @@ use crate::verify::{Check, Problem, Verification};
 /// Damage is what this is for: it is reported, and the next check goes on. Rows are read one by
 /// one, however many there are.
 pub(super) fn verify(connection: &mut Connection, seed: u64) -> Result<Verification, StoreError> {
+    // Edges are looked up all over the store. Without the memory it only takes longer: a store may be
+    // too damaged even for this.
+    connection
+        .pragma_update(None, "cache_size", LARGE_CACHE)
+        .ok();
+    let verified = check_all(connection, seed);
+    connection.pragma_update(None, "cache_size", CACHE).ok();
+    verified
+}
+
+fn check_all(connection: &mut Connection, seed: u64) -> Result<Verification, StoreError> {
     // One snapshot, or a commit between two checks would look like damage.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
     let mut verifier = Verifier {
