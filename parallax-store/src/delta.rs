@@ -544,5 +544,12 @@ mod tests {
             (1, 19_999)
         );
         assert!((1..=20).contains(&few), "{few} rows of one bucket");
+
+        // Whether what is emitted twice is as it was shows only once that is one record.
+        let mut one_twice = emitted.clone();
+        one_twice.push(emitted[77]);
+        let (fourth, none) = compare(&one_twice, &rows, first.0.sums, &[BUCKETS], &report);
+        let counts = fourth.0.counts;
+        assert_eq!((counts.unchanged, counts.duplicates, none), (20_000, 1, 0));
     }
 }
