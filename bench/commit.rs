@@ -3,17 +3,21 @@
 //!
 //! `cargo xtask bench commit [N]`, in a release build, prints a row per sync: wall and CPU time of
 //! the commit, and the memory it needed above its input, which is collected before. `stream` runs
-//! the connector into a session instead, and counts the run, too. Compare rows of one run, since
-//! machines differ and are noisy: "bare SQLite" is what SQLite takes for the rows of the first sync.
+//! the connector into a session instead, and counts the run, too; `entities` does so without the
+//! relationships. Compare rows of one run, since machines differ and are noisy: "bare SQLite" is what
+//! SQLite takes for the rows of the first sync, "made" what making the records takes that nobody
+//! collects.
 #![allow(clippy::print_stdout, reason = "what the program is for")]
 
 use std::error::Error;
 use std::fs;
+use std::hint::black_box;
 use std::path::Path;
 use std::time::Instant;
 
 use parallax_connect::{
-    Connector, ConnectorError, Runner, Step, StepContext, entity, relationship, run_connector, step,
+    Connector, ConnectorError, Entity, Runner, Step, StepContext, entity, relationship,
+    run_connector, step,
 };
 use parallax_store::{Guard, Store};
 use rusqlite::Connection;
@@ -24,6 +28,8 @@ struct Fleet {
     hosts: usize,
     /// How many hosts have changed, and as many others are gone.
     churned: usize,
+    /// Whether they talk.
+    related: bool,
 }
 
 impl Connector for Fleet {
@@ -38,37 +44,47 @@ impl Connector for Fleet {
 
 impl Fleet {
     async fn hosts(&self, ctx: StepContext) -> Result<(), ConnectorError> {
-        let key = |host: usize| ("fleet_host", format!("host-{host:09}-abcdefghij"));
-        let each = self.hosts.checked_div(self.churned).unwrap_or(usize::MAX);
+        let each = self.each();
         let is_gone = |host: usize| host % each == 2;
         for host in (0..self.hosts).filter(|host| !is_gone(*host)) {
-            let revision = u32::from(host % each == 1);
-            let (entity_type, host_key) = key(host);
-            ctx.emit(
-                entity(entity_type, host_key)
-                    .class("Host")
-                    .display_name(format!("Host number {host}"))
-                    .property(
-                        "arn",
-                        format!("arn:aws:ec2:eu-west-1:1234567890:instance/i-{host:017}"),
-                    )
-                    .property("region", "eu-west-1")
-                    .property("zone", "eu-west-1a")
-                    .property("owner", format!("team-{}", host % 50))
-                    .property("image", "ami-0123456789abcdef0")
-                    .property("cpus", host % 64)
-                    .property("public", host % 2 == 0)
-                    .property("revision", revision),
-            )?;
+            ctx.emit(self.host(host))?;
             for (number, verb) in [(1, "TALKS_TO"), (2, "DEPENDS_ON")] {
                 let other = (host * 7 + number * 13) % self.hosts;
-                if !is_gone(other) {
+                if self.related && !is_gone(other) {
                     ctx.emit(relationship(key(host), verb, key(other)))?;
                 }
             }
         }
         Ok(())
     }
+
+    fn host(&self, host: usize) -> Entity {
+        let (entity_type, host_key) = key(host);
+        let revision = u32::from(host % self.each() == 1);
+        entity(entity_type, host_key)
+            .class("Host")
+            .display_name(format!("Host number {host}"))
+            .property(
+                "arn",
+                format!("arn:aws:ec2:eu-west-1:1234567890:instance/i-{host:017}"),
+            )
+            .property("region", "eu-west-1")
+            .property("zone", "eu-west-1a")
+            .property("owner", format!("team-{}", host % 50))
+            .property("image", "ami-0123456789abcdef0")
+            .property("cpus", host % 64)
+            .property("public", host.is_multiple_of(2))
+            .property("revision", revision)
+    }
+
+    /// One of how many hosts has changed.
+    fn each(&self) -> usize {
+        self.hosts.checked_div(self.churned).unwrap_or(usize::MAX)
+    }
+}
+
+fn key(host: usize) -> (&'static str, String) {
+    ("fleet_host", format!("host-{host:09}-abcdefghij"))
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -81,8 +97,18 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let directory = tempfile::tempdir_in(".")?;
     let path = directory.path().join("parallax.db");
     let url = format!("sqlite:{}", path.display());
-    if args.next().as_deref() == Some("stream") {
-        return stream(&url, hosts).await;
+    let fleet = Fleet {
+        hosts,
+        churned: 0,
+        related: true,
+    };
+    match args.next().as_deref() {
+        Some("stream") => return stream(&url, fleet).await,
+        Some("entities") => {
+            let related = false;
+            return stream(&url, Fleet { related, ..fleet }).await;
+        }
+        _ => {}
     }
     let mut store = Store::open(&url).await?;
     println!("{hosts} entities   wall s    CPU s  memory MB  log into file s");
@@ -95,7 +121,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         ("unchanged", hosts / 100),
     ];
     for (number, (name, churned)) in syncs.into_iter().enumerate() {
-        let fleet = Fleet { hosts, churned };
+        let fleet = Fleet { churned, ..fleet };
         let output = run_connector(&fleet, "acme", &format!("sync-{number}"), None).await?;
         let meter = Meter::start()?;
         let result = store.session().guard(Guard::OFF).commit(&output).await?;
@@ -167,11 +193,22 @@ fn bare(store: &Path, file: &Path) -> Result<(), Box<dyn Error>> {
 }
 
 /// Runs and commits twice, without gathering the records in memory.
-async fn stream(url: &str, hosts: usize) -> Result<(), Box<dyn Error>> {
+async fn stream(url: &str, fleet: Fleet) -> Result<(), Box<dyn Error>> {
     let store = Store::open(url).await?;
+    let hosts = fleet.hosts;
     println!("{hosts} entities    run s  commit s    CPU s  memory MB");
+    let meter = Meter::start()?;
+    for host in 0..hosts {
+        drop(black_box(fleet.host(host)));
+        if fleet.related {
+            for verb in ["TALKS_TO", "DEPENDS_ON"] {
+                drop(black_box(relationship(key(host), verb, key(host))));
+            }
+        }
+    }
+    let (made, cpu, _) = meter.stop()?;
+    println!("{:>15}  {made:>7.3}  {:>8}  {cpu:>7.2}", "made", "");
     for name in ["first", "unchanged"] {
-        let fleet = Fleet { hosts, churned: 0 };
         let meter = Meter::start()?;
         let session = store.session();
         let output = Runner::new(&fleet).sink(&session).run("acme", name).await?;
