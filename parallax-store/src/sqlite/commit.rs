@@ -101,8 +101,9 @@ mod tests {
     use std::ops::Range;
 
     use super::*;
-    use crate::sqlite::forget;
+    use crate::engine::Word;
     use crate::sqlite::testing::{Ran, SEED, column, commit, findings, hosts};
+    use crate::sqlite::{changeset, forget};
 
     fn found(numbers: Range<u64>) -> [Ran; 1] {
         [hosts("hosts", numbers.map(|host| (host, 1)))]
@@ -138,5 +139,44 @@ mod tests {
             let hosts = "SELECT count(*) || '' FROM px_entity";
             assert_eq!(column(&store.connection, hosts), ["60"]);
         }
+    }
+
+    /// What a decision leaves as it is, somebody's word may have deleted since.
+    #[test]
+    fn decision_on_what_was_held_then_is_not_written() {
+        for word in [Word::Approve, Word::Reject] {
+            let location = Location::Memory;
+            let mut store = location.open().unwrap();
+            commit(&mut store, 1, found(0..200));
+            commit(&mut store, 2, found(0..20));
+            let (mut late, options) = (findings(3, found(0..30)), Options::default());
+            let decided = decide(&mut store.connection, &location, &mut late, &options, SEED);
+            let Ok(Decided::Commit(decision)) = decided else {
+                panic!("a replay")
+            };
+
+            let said =
+                |transaction: &Transaction<'_>| changeset::decide(transaction, 1, word).map(Some);
+            let said = store.write(0, said).unwrap().unwrap();
+            assert_eq!(said.entities, 180);
+            assert!(write(&mut store, &mut late, *decision).unwrap().is_none());
+        }
+    }
+
+    /// A decision balances before it is written. What the engine says that it wrote is held against
+    /// it, too.
+    #[test]
+    fn record_that_the_engine_leaves_out_fails_the_commit() {
+        let location = Location::Memory;
+        let mut store = location.open().unwrap();
+        commit(&mut store, 1, found(0..40));
+        let left_out = "CREATE TRIGGER px_leave_out BEFORE INSERT ON px_entity
+             WHEN new.key = '50' BEGIN SELECT RAISE(IGNORE); END";
+        store.connection.execute_batch(left_out).unwrap();
+        let mut next = findings(2, found(0..60));
+        let written = decide_and_write(&mut store, &mut next, &Options::default(), SEED);
+        assert_eq!(written.unwrap_err().code(), "imbalance");
+        let hosts = "SELECT count(*) || '' FROM px_entity";
+        assert_eq!(column(&store.connection, hosts), ["40"]);
     }
 }
