@@ -147,7 +147,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let meter = Meter::start()?;
     store = Store::open(&url).await?;
     let one = "SELECT properties FROM parallax_entity WHERE id = (SELECT id FROM
-         parallax_entity LIMIT 1 OFFSET 1000)";
+         parallax_entity LIMIT 1 OFFSET 100)";
     assert_eq!(store.query(one).await?.rows.len(), 1);
     let (wall, cpu, memory) = meter.stop()?;
     println!(
