@@ -195,7 +195,7 @@ impl Store {
 
     /// Lists the types of entities, then the verbs of relationships that are shown, by name.
     ///
-    /// Reads an index over all of them: some 0.1 s for a million records.
+    /// Reads an index over all of them: some 0.15 s for a million records.
     ///
     /// # Errors
     ///
