@@ -237,11 +237,44 @@ fn held(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use parallax_core::EntityKey;
 
     use super::*;
     use crate::sqlite::decide::load_claim_sets;
     use crate::sqlite::testing::{SEED, commit, failed, findings, hosts};
+
+    /// All ids of a source were read to find the few that are held: a third of each large sync in
+    /// which nothing had changed.
+    #[test]
+    fn what_is_held_is_found_without_reading_the_rest() {
+        let mut store = Location::Memory.open().unwrap();
+        commit(
+            &mut store,
+            1,
+            [hosts("hosts", (0..2_000).map(|host| (host, 1)))],
+        );
+        let hold = "UPDATE px_entity SET held = 1 WHERE key = '7'";
+        store.connection.execute_batch(hold).unwrap();
+        let steps = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&steps);
+        let count = move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+            false
+        };
+        store.connection.progress_handler(1, Some(count)).unwrap();
+        let found = held(&store.connection, 1, RecordKind::Entity).unwrap();
+        assert_eq!(
+            found,
+            [u128::from_be_bytes(
+                EntityKey::new("host", 7).id("acme").to_bytes()
+            )]
+        );
+        let taken = steps.load(Ordering::Relaxed);
+        assert!(taken < 100, "{taken} steps for one of 2,000");
+    }
 
     #[test]
     fn two_connections_see_what_one_sees() {
