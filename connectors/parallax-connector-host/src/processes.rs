@@ -245,10 +245,13 @@ fn own_pid(proc: &Path) -> Option<i32> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::os::unix::fs::MetadataExt;
     use std::process::{Command, Stdio};
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
+
+    use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
     use super::*;
     use crate::Host;
@@ -463,9 +466,17 @@ mod tests {
     #[test]
     fn process_looks_the_same_until_it_is_gone() {
         let host = Host::open().unwrap();
-        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let mut command = Command::new("cat");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // What echoes has come to its own name, which it has not when `spawn` returns.
+        child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
         let (first, second) = (text(&sync(&host)), text(&sync(&host)));
         child.kill().unwrap();
+        // A signal has been sent, which is not yet a death.
+        let pid = WaitId::Pid(Pid::from_child(&child));
+        waitid(pid, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap();
         let zombie = text(&sync(&host));
         child.wait().unwrap();
         let gone = text(&sync(&host));
