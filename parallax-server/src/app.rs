@@ -19,7 +19,7 @@ use crate::signals::Signals;
 use crate::text::panic_message;
 use crate::{
     check, connectors, decide, events, explain, forget, held, history, json, logs, progress, query,
-    serve, store, sync, syncs,
+    serve, signals, store, sync, syncs,
 };
 
 /// The command line, with the connectors that it can run.
@@ -108,7 +108,7 @@ impl App {
     /// Runs the process's command line to its end.
     ///
     /// Takes the process over: installs a log subscriber, unless there is one, and a panic hook
-    /// that logs, and listens to SIGINT and SIGTERM.
+    /// that logs, listens to SIGINT and SIGTERM, and has SIGXFSZ end nothing.
     pub fn main(self) -> ExitCode {
         let someone_is_there = io::stdin().is_terminal() && io::stderr().is_terminal();
         let mut input = someone_is_there.then(|| io::stdin().lock());
@@ -237,7 +237,13 @@ impl App {
             .enable_all()
             .build()
             .map_err(Failure::Start)?;
-        let exit = runtime.block_on(self.dispatch(line.command, &mut installed, console));
+        let owns_process = console.owns_process;
+        let exit = runtime.block_on(async {
+            if owns_process {
+                signals::outlive_file_limit().map_err(Failure::Start)?;
+            }
+            self.dispatch(line.command, &mut installed, console).await
+        });
         // A blocking call of a step may still be on; its result is of no use to anyone.
         runtime.shutdown_background();
         exit

@@ -575,7 +575,7 @@ mod tests {
           1 superseded: a run of host in account "a" that started later has been committed
               nothing: what the later run saw is newer
           5 store_full: no space left for the store: 13
-              free some space and try again: nothing was lost
+              free some space and try again: what is stored is as it was
           5 store_locked: the store at /srv/parallax.db is in use by process 7
               a store has one writer at a time: wait for that process or stop it, or, if it is a daemon, be its user, and it does it for you; reading is possible meanwhile
           2 changeset_closed: changeset 3 is rejected already

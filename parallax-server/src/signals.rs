@@ -93,6 +93,24 @@ impl Signals {
     }
 }
 
+/// Has a write beyond the process's limit of file sizes fail as any other, and say so. By default a
+/// signal ends the process without a word.
+///
+/// # Panics
+///
+/// Outside of a tokio runtime.
+#[cfg(unix)]
+pub(crate) fn outlive_file_limit() -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    // What hears a signal once is never unheard again.
+    signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).map(drop)
+}
+
+#[cfg(not(unix))]
+pub(crate) fn outlive_file_limit() -> io::Result<()> {
+    Ok(())
+}
+
 #[cfg(unix)]
 struct Source {
     interrupt: tokio::signal::unix::Signal,

@@ -199,7 +199,7 @@ impl StoreError {
             Self::Corrupt { .. } => {
                 "nothing was changed: keep a copy of the file with its -wal, and restore a backup"
             }
-            Self::Full { .. } => "free some space and try again: nothing was lost",
+            Self::Full { .. } => "free some space and try again: what is stored is as it was",
             Self::ReadOnly => "open the store for writing",
             Self::NoSuchSource { .. } => "the view parallax_source lists what is stored",
             Self::NoSuchJournal { .. } => {

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use parallax_store::{CommitError, Store, StoreError};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::support::{keys, lines, run, script, step};
 
@@ -108,6 +109,77 @@ async fn full_disk_loses_nothing_and_heals_without_a_restart() {
         assert_eq!(lines(&store, count).await, ["100"]);
     }
     assert!(refusals > 0, "the disk was never full");
+}
+
+/// Lets no file of this process be written beyond so many bytes.
+fn limit_files(bytes: Option<u64>) {
+    let limit = getrlimit(Resource::Fsize);
+    let limit = Rlimit {
+        current: bytes.or(limit.maximum),
+        ..limit
+    };
+    setrlimit(Resource::Fsize, limit).unwrap();
+}
+
+/// Names the store to the child process; without it, [`limited`] is an empty test.
+const STORE: &str = "PARALLAX_TEST_LIMITED_STORE";
+
+/// Commits within a limit of file sizes, and beyond it.
+#[tokio::test]
+async fn limited() {
+    let Ok(url) = std::env::var(STORE) else {
+        return;
+    };
+    let count = "SELECT count(*) FROM parallax_entity";
+    let mut store = Store::open(&url).await.unwrap();
+    for round in 0..5_u8 {
+        let output = async |keys_emitted, what| {
+            let script = script([step("users", keys(keys_emitted))]);
+            run(&script, "1", &format!("{what}-{round}")).await
+        };
+        store
+            .commit_sync(&output(0..100, "whole").await)
+            .await
+            .unwrap();
+        let beyond = output(50..150, "beyond").await;
+        // The log is longer than that as soon as something is committed.
+        limit_files(Some(16 << 10));
+        for _ in 0..2 {
+            let error = store.commit_sync(&beyond).await.unwrap_err();
+            let is_typed = matches!(
+                &error,
+                CommitError::Store(StoreError::Full { .. } | StoreError::Engine { .. })
+            );
+            assert!(is_typed, "{error}");
+            assert_eq!(lines(&store, count).await, ["100"]);
+        }
+        limit_files(None);
+        let result = store.commit_sync(&beyond).await.unwrap();
+        assert_eq!(result.stats.entities_created, 50);
+        drop(store);
+        store = Store::open(&url).await.unwrap();
+        assert_eq!(lines(&store, count).await, ["100"]);
+    }
+    println!("went on");
+}
+
+/// What anybody can do to whom no disk can be given: of a whole process, and so in a child.
+#[test]
+fn limit_of_file_sizes_loses_nothing_and_is_lifted_without_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", directory.path().join("parallax.db").display());
+    let output = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "disk_full::limited", "--nocapture"])
+        .env(STORE, url)
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && told.contains("went on"),
+        "{output:?}"
+    );
 }
 
 #[tokio::test]

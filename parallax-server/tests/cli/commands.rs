@@ -1,5 +1,7 @@
 use std::fs;
 use std::io::pipe;
+use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -107,6 +109,42 @@ fn file_that_is_no_store_or_a_damaged_one_is_refused_and_left_alone() {
             fs::read(dir.path().join(name)).unwrap() == content,
             "{name}"
         );
+    }
+}
+
+/// Syncs this machine where no file may grow beyond some tens of KiB.
+fn sync_limited(dir: &Path) -> (i32, Value) {
+    let parallax = env!("CARGO_BIN_EXE_parallax");
+    let line = format!("ulimit -f 64; exec '{parallax}' sync host --json --account here");
+    let output = Command::new("sh")
+        .args(["-c", &line])
+        .current_dir(dir)
+        .env_remove("PARALLAX_STORE")
+        .env_remove("RUST_LOG")
+        .output()
+        .unwrap();
+    let object = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+    (output.status.code().unwrap(), object)
+}
+
+#[test]
+fn limit_of_file_sizes_is_an_error_and_no_end_of_the_process() {
+    let dir = TempDir::new().unwrap();
+    for syncs in 0..2 {
+        let (code, object) = sync_limited(dir.path());
+        let error = &object["error"];
+        assert_eq!(
+            (code, &error["code"]),
+            (5, &"store_failed".into()),
+            "{object}"
+        );
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains("limit of file sizes"), "{message}");
+
+        let (code, object) = sync_json(dir.path(), &[]);
+        assert!(code == 0 || code == 3, "{object}");
+        let is_first = object["stats"]["entities_unchanged"] == 0;
+        assert_eq!(is_first, syncs == 0, "{object}");
     }
 }
 

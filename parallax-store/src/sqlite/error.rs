@@ -2,18 +2,24 @@ use std::io;
 use std::path::Path;
 
 use rusqlite::ErrorCode;
+use rusqlite::ffi::{SQLITE_IOERR_SHMSIZE, SQLITE_IOERR_WRITE};
 
 use crate::error::StoreError;
 
 /// Tells what an error of the engine means for the user of a store that is open.
 pub(crate) fn store_error(error: rusqlite::Error) -> StoreError {
     let details = error.to_string();
-    // The log's index could not grow. SQLite calls that an I/O error.
-    let index_is_full = error
-        .sqlite_error()
-        .is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE);
+    let extended_code = error.sqlite_error().map(|error| error.extended_code);
     match error.sqlite_error_code() {
-        _ if index_is_full => StoreError::Full { details },
+        // The log's index could not grow. SQLite calls that an I/O error.
+        _ if extended_code == Some(SQLITE_IOERR_SHMSIZE) => StoreError::Full { details },
+        // SQLite keeps what the system said to itself.
+        _ if extended_code == Some(SQLITE_IOERR_WRITE) => StoreError::Engine {
+            details: format!(
+                "{details}: a write failed, as on a bad disk, beyond a quota, or beyond the \
+                 process's limit of file sizes"
+            ),
+        },
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             StoreError::Corrupt { details }
         }
@@ -55,9 +61,11 @@ pub(crate) fn open_error(path: &Path, error: rusqlite::Error) -> StoreError {
 /// Tells what an error of the system means for the store at `path`.
 pub(crate) fn io_error(path: &Path, error: io::Error) -> StoreError {
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full {
-            details: error.to_string(),
-        },
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            StoreError::Full {
+                details: error.to_string(),
+            }
+        }
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             StoreError::Permission {
                 path: path.to_owned(),
