@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use crate::console::Console;
 use crate::error::Failure;
 use crate::exit::Exit;
 use crate::plan::{Overrides, Plan};
+use crate::serve::{Reason, Tokens};
 use crate::text::count;
 
 /// `parallax check`: says what `parallax serve` would do, and runs and writes nothing.
@@ -58,6 +60,9 @@ pub(crate) async fn run(
     console.print(&(lines.join("\n") + "\n"))?;
     let store = store(&plan.store, opened)?;
     console.print(&format!("store      {}\n", Escaped(store)))?;
+    if let Some(path) = &plan.tokens {
+        console.print(&format!("tokens     {}\n", Escaped(tokens(path)?)))?;
+    }
     match plan.unusable {
         Some(error) => Err(error.into()),
         None => Ok(Exit::Ok),
@@ -110,13 +115,35 @@ fn store(url: &str, opened: Result<Store, StoreError>) -> Result<String, StoreEr
     }
 }
 
-fn may_write(path: &Path) -> Result<(), StoreError> {
-    accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS).map_err(|error| {
-        StoreError::Permission {
-            path: path.to_owned(),
-            source: std::sync::Arc::new(error.into()),
+/// Says where `parallax serve` would find its tokens, or make them.
+fn tokens(path: &Path) -> Result<String, Failure> {
+    let found = match Tokens::read(path) {
+        Ok(_) => "",
+        Err(Failure::Tokens {
+            reason: Reason::Missing,
+            ..
+        }) => {
+            let directory = path.parent().unwrap_or(path);
+            writable(directory).map_err(|error| Failure::Tokens {
+                path: path.to_owned(),
+                reason: Reason::Io(error.to_string()),
+            })?;
+            ", to be made"
         }
+        Err(failure) => return Err(failure),
+    };
+    Ok(format!("{}{found}", path.display()))
+}
+
+fn may_write(path: &Path) -> Result<(), StoreError> {
+    writable(path).map_err(|error| StoreError::Permission {
+        path: path.to_owned(),
+        source: std::sync::Arc::new(error),
     })
+}
+
+fn writable(path: &Path) -> io::Result<()> {
+    Ok(accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS)?)
 }
 
 #[cfg(test)]

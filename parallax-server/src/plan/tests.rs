@@ -69,6 +69,7 @@ fn check_says_what_would_be_done() {
     connector  team-eu, account globex: 2 steps, every 1d
       due      at once
     store      sqlite:DIR/parallax.db, to be created
+    tokens     DIR/parallax.db.tokens, to be made
     ");
     insta::assert_snapshot!(told(config, "serve"), @"
     2
@@ -149,6 +150,7 @@ fn source_that_cannot_be_synced_is_told_beside_those_that_can() {
     connector  team, account acme: 2 steps, every 15m
       due      at once
     store      sqlite:DIR/parallax.db, to be created
+    tokens     DIR/parallax.db.tokens, to be made
     error: DIR/parallax.toml:7: account is to come from the file "DIR/account": No such file or directory (os error 2)
       help: put it where this user can read it, or write account = "..."
     error: DIR/parallax.toml:12: connector closed cannot be opened: no token
@@ -244,6 +246,28 @@ fn store_is_named_and_can_be_used() {
       due      at once
     store      sqlite::memory:, gone when the process ends
     "#);
+}
+
+#[test]
+fn tokens_are_looked_at() {
+    let config = "[store]\nurl = 'STORE'\n[server]\ntokens = 'TOKENS'\n\
+                  [[connector]]\nkind = 'team'\nevery = '1h'\n";
+    let checked = |tokens| {
+        let told = told(&config.replace("TOKENS", tokens), "check");
+        let lines = told.lines().skip_while(|line| !line.starts_with("store"));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    // The configuration is readable by all, and no file of tokens.
+    insta::assert_snapshot!(checked("DIR/parallax.toml"), @"
+    store      sqlite:DIR/parallax.db, to be created
+    error: cannot use the tokens in DIR/parallax.toml: its mode is 644, so that others may use it
+      help: chmod 600 DIR/parallax.toml
+    ");
+    insta::assert_snapshot!(checked("/nowhere/tokens"), @"
+    store      sqlite:DIR/parallax.db, to be created
+    error: cannot use the tokens in /nowhere/tokens: No such file or directory (os error 2)
+      help: name a file that can be used in [server] tokens
+    ");
 }
 
 #[test]
