@@ -329,8 +329,10 @@ impl Connector {
         if !outcome.is_success() {
             return Remembered::Yes;
         }
-        // What is kept by a complete sync is kept by somebody's word.
-        let keeps = !outcome.is_complete() && stats.entities_kept + stats.relationships_kept > 0;
+        // What is kept by a complete sync that had nothing rejected is kept by somebody's word.
+        let has_missed =
+            !outcome.is_complete() || stats.entities_rejected + stats.relationships_rejected > 0;
+        let keeps = has_missed && stats.entities_kept + stats.relationships_kept > 0;
         lock(&self.memory).with_source(key, room, |source, all| {
             source.has_committed = true;
             if keeps != source.kept_since.is_some() {

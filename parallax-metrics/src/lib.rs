@@ -58,7 +58,7 @@
 //! | `parallax_sync_last_success_timestamp_seconds` | gauge | `connector_id` | When the source longest without a committed sync had its last; 0: none had one. |
 //! | `parallax_sync_last_complete_timestamp_seconds` | gauge | `connector_id` | When the source longest without a complete sync had its last; 0: none had one. |
 //! | `parallax_sync_overdue_timestamp_seconds` | gauge | `connector_id` | When the first of the scheduled sources is overdue: three intervals after its last committed sync or, before the first one, after it was scheduled; 0: none is scheduled. |
-//! | `parallax_kept_since_timestamp_seconds` | gauge | `connector_id` | Since when the source that keeps records the longest does so because steps do not complete; 0: none. |
+//! | `parallax_kept_since_timestamp_seconds` | gauge | `connector_id` | Since when the source that keeps records the longest does so because steps do not complete, or records are rejected; 0: none. |
 //! | `parallax_steps_total` | counter | `connector_id`, `step_id`, `outcome` | Steps that ended, by how. |
 //! | `parallax_step_duration_seconds` | histogram | `connector_id`, `step_id` | Time a step took, from its start to its end. |
 //! | `parallax_step_retries_total` | counter | `connector_id`, `step_id`, `kind` | Attempts after the first, by the kind of error before. |

@@ -152,7 +152,7 @@ pub(crate) const OVERDUE: Metric = timestamp(
 
 pub(crate) const KEPT_SINCE: Metric = timestamp(
     "parallax_kept_since_timestamp_seconds",
-    "Since when the source that keeps records the longest does so because steps do not complete; 0: none.",
+    "Since when the source that keeps records the longest does so because steps do not complete, or records are rejected; 0: none.",
 );
 
 pub(crate) const STEPS: Metric = Metric {

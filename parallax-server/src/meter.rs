@@ -273,12 +273,13 @@ async fn stored(
 /// What the store knows of a source's syncs.
 async fn past(store: &Store, (connector_id, account_id): &SourceId) -> Result<Past, StoreError> {
     // What is kept is as of the last commit, and since when follows from those before it that kept
-    // something because not all steps completed, back to one that did not. An approval keeps and
-    // finds nothing.
+    // something because not all steps completed or something was rejected, back to one that did
+    // not. An approval keeps and finds nothing.
     let sql = format!(
         "WITH commits AS (\
              SELECT committed_at, \
-                 outcome = 'partial' AND entities_kept + relationships_kept > 0 AS keeps \
+                 (outcome = 'partial' OR entities_rejected + relationships_rejected > 0) \
+                 AND entities_kept + relationships_kept > 0 AS keeps \
              FROM parallax_sync WHERE connector_id = {connector} AND account_id = {account} \
                  AND outcome IN ('committed', 'partial')\
          ) \

@@ -437,6 +437,23 @@ fn what_is_kept_by_a_complete_sync_is_no_alarm_and_a_failed_one_changes_nothing(
 }
 
 #[test]
+fn what_is_kept_for_a_rejected_record_is_an_alarm() {
+    let mut kept = SyncStats::default();
+    kept.entities_kept = 2;
+    kept.relationships_rejected = 1;
+    let lines = changed(|metrics| {
+        let outcome = SyncOutcome::Committed;
+        metrics.committed("aws", "acme", outcome, &kept, seconds(1), at(1));
+    });
+    insta::assert_snapshot!(lines, @"
+    commit_duration_seconds{aws} [1.0]
+    entities_kept{aws} 2
+    kept_since_timestamp_seconds{aws} 1
+    relationships_rejected_total{aws} 1
+    ");
+}
+
+#[test]
 fn interval_is_the_longest_of_the_sources() {
     let lines = changed(|metrics| {
         metrics.scheduled("aws", "acme", seconds(900), at(0));

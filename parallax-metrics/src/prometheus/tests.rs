@@ -148,7 +148,7 @@ fn one_sync_is_rendered() {
     # TYPE parallax_events_undelivered_total counter
     parallax_events_undelivered_total{connector_id="okta"} 0
 
-    # HELP parallax_kept_since_timestamp_seconds Since when the source that keeps records the longest does so because steps do not complete; 0: none.
+    # HELP parallax_kept_since_timestamp_seconds Since when the source that keeps records the longest does so because steps do not complete, or records are rejected; 0: none.
     # TYPE parallax_kept_since_timestamp_seconds gauge
     parallax_kept_since_timestamp_seconds{connector_id="okta"} 1790000000.5
 

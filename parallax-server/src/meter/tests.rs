@@ -9,7 +9,8 @@ use parallax_store::Cell;
 
 use super::*;
 
-/// A connector that finds what it is told, and says if it did not see everything.
+/// A connector that finds what it is told, and says if it did not see everything. A key that ends with
+/// `!` is one of a record that is rejected.
 struct Told(Mutex<(&'static [&'static str], bool)>);
 
 impl Connector for Told {
@@ -21,7 +22,13 @@ impl Connector for Told {
         vec![step("users", "", async |ctx: StepContext| {
             let (keys, sees_all) = *self.0.lock().unwrap();
             for key in keys {
-                ctx.emit(entity("user", *key))?;
+                match key.strip_suffix('!') {
+                    Some(key) => {
+                        let user = entity("user", key).property("load", f64::NAN);
+                        ctx.emit(user).unwrap_err();
+                    }
+                    None => ctx.emit(entity("user", *key))?,
+                }
             }
             if !sees_all {
                 ctx.incomplete("told to");
@@ -102,6 +109,22 @@ async fn past_is_what_the_syncs_were() {
     success 3, complete 0, kept 0 + 0 since -
     success 4, complete 0, kept 1 + 0 since 4
     success 5, complete 5, kept 0 + 0 since -
+    ");
+}
+
+#[tokio::test]
+async fn what_is_kept_for_a_rejected_record_is_kept_since_then() {
+    let pasts = pasts(&[
+        (&["ann"], true),
+        (&["ann!"], true),
+        (&["ann!"], true),
+        (&["ann"], true),
+    ]);
+    insta::assert_snapshot!(pasts.await.join("\n"), @"
+    success 0, complete 0, kept 0 + 0 since -
+    success 1, complete 1, kept 1 + 0 since 1
+    success 2, complete 2, kept 1 + 0 since 1
+    success 3, complete 3, kept 0 + 0 since -
     ");
 }
 
