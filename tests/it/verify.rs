@@ -305,7 +305,7 @@ async fn broken_promise_is_found_and_named() {
       tables: table px_edge_to is not there
       edges: no such table: px_edge_to
       edges: no such table: px_edge_to
-      and 2 more
+      and 3 more
     "#);
 }
 

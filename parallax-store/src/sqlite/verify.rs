@@ -1,6 +1,7 @@
 use parallax_core::RecordKind;
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use crate::digest::{BUCKETS, Sums, of_record};
 use crate::error::StoreError;
@@ -50,6 +51,7 @@ fn check_all(connection: &mut Connection, seed: u64) -> Result<Verification, Sto
             "entities" => verifier.checksums(RecordKind::Entity)?,
             "relationships" => verifier.checksums(RecordKind::Relationship)?,
             "digests" => verifier.digests(seed)?,
+            "edges" => verifier.edges()?,
             "journals" => verifier.journals()?,
             _ => {}
         }
@@ -207,6 +209,37 @@ impl Verifier<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Compares where relationships begin and end with the edges, as sums of hashes: only where
+    /// they differ it is worth looking for which.
+    fn edges(&mut self) -> Result<(), StoreError> {
+        for ends in &ENDS {
+            if self.sum(ends.of_relationships)? != self.sum(ends.of_edges)? {
+                for rule in ends.rules {
+                    self.rule(rule)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns how many ends a statement tells, and the sum of their hashes.
+    fn sum(&mut self, ends: &str) -> Result<(u64, u128), StoreError> {
+        let (mut count, mut sum) = (0, 0_u128);
+        let mut end = Vec::new();
+        self.rows(ends, |row| {
+            end.clear();
+            // What is no id, but damage, is something else than the other side has, too.
+            if let ValueRef::Blob(id) | ValueRef::Text(id) = row.get_ref(0)? {
+                end.extend_from_slice(id);
+            }
+            end.extend_from_slice(&row.get::<_, i64>(1)?.to_be_bytes());
+            count += 1;
+            sum = sum.wrapping_add(xxh3_128(&end));
+            Ok(Finding::Nothing)
+        })?;
+        Ok((count, sum))
     }
 
     fn sums(&mut self, source_id: i64, kind: i64) -> Result<Option<Sums>, StoreError> {
@@ -527,26 +560,7 @@ const RULES: &[Rules] = &[
     Rules {
         name: "edges",
         count: "SELECT (SELECT count(*) FROM px_edge_from) + (SELECT count(*) FROM px_edge_to)",
-        rules: &[
-            "SELECT format('relationship %s, row %d: its beginning is not among the edges',
-                 lower(hex(r.id)), r.n)
-             FROM px_relationship r LEFT JOIN px_edge_from g
-                 ON g.entity = r.from_id AND g.relationship = r.n
-             WHERE g.entity IS NULL",
-            "SELECT format('relationship %s, row %d: its end is not among the edges',
-                 lower(hex(r.id)), r.n)
-             FROM px_relationship r LEFT JOIN px_edge_to g
-                 ON g.entity = r.to_id AND g.relationship = r.n
-             WHERE g.entity IS NULL",
-            "SELECT format('an edge says that the relationship of row %d begins at entity %s',
-                 g.relationship, lower(hex(g.entity)))
-             FROM px_edge_from g LEFT JOIN px_relationship r ON r.n = g.relationship
-             WHERE r.from_id IS NOT g.entity",
-            "SELECT format('an edge says that the relationship of row %d ends at entity %s',
-                 g.relationship, lower(hex(g.entity)))
-             FROM px_edge_to g LEFT JOIN px_relationship r ON r.n = g.relationship
-             WHERE r.to_id IS NOT g.entity",
-        ],
+        rules: &[],
     },
     Rules {
         name: "waiting",
@@ -561,15 +575,20 @@ const RULES: &[Rules] = &[
              WHERE r.n IS NULL OR w.missing NOT IN (r.from_id, r.to_id)
                  OR EXISTS (SELECT 1 FROM px_entity e
                      WHERE lower(hex(e.id)) = lower(hex(w.missing)))",
-            "WITH ends(entity, relationship) AS (
-                 SELECT entity, relationship FROM px_edge_from
-                 UNION ALL SELECT entity, relationship FROM px_edge_to)
+            // Each entity is looked up once, in the order of the index.
+            "WITH ends(entity) AS (
+                 SELECT entity FROM px_edge_from UNION SELECT entity FROM px_edge_to ORDER BY 1),
+             missing(entity) AS (
+                 SELECT entity FROM ends WHERE NOT EXISTS (SELECT 1 FROM px_entity e
+                     WHERE lower(hex(e.id)) = lower(hex(ends.entity)))),
+             edges(entity, relationship) AS (
+                 SELECT entity, relationship FROM missing JOIN px_edge_from USING (entity)
+                 UNION ALL
+                 SELECT entity, relationship FROM missing JOIN px_edge_to USING (entity))
              SELECT format('the relationship of row %d does not wait for entity %s, which is not \
                  there', g.relationship, lower(hex(g.entity)))
-             FROM ends g
-             WHERE NOT EXISTS (SELECT 1 FROM px_entity e
-                     WHERE lower(hex(e.id)) = lower(hex(g.entity)))
-                 AND NOT EXISTS (SELECT 1 FROM px_waiting w
+             FROM edges g
+             WHERE NOT EXISTS (SELECT 1 FROM px_waiting w
                      WHERE w.relationship = g.relationship AND w.missing = g.entity)",
         ],
     },
@@ -636,6 +655,48 @@ const RULES: &[Rules] = &[
              FROM (SELECT chunk, first_seq, lag(last_seq) OVER (PARTITION BY run ORDER BY chunk)
                  AS before FROM px_journal)
              WHERE first_seq <= before",
+        ],
+    },
+];
+
+/// Where the ends of relationships are, both times, and what tells which of them are wrong.
+struct Ends {
+    /// Of each relationship an end, and its row.
+    of_relationships: &'static str,
+    of_edges: &'static str,
+    /// As those of [`Rules`], and slow: each looks up every end.
+    rules: [&'static str; 2],
+}
+
+const ENDS: [Ends; 2] = [
+    Ends {
+        of_relationships: "SELECT from_id, n FROM px_relationship",
+        of_edges: "SELECT entity, relationship FROM px_edge_from",
+        rules: [
+            "SELECT format('relationship %s, row %d: its beginning is not among the edges',
+                 lower(hex(r.id)), r.n)
+             FROM px_relationship r LEFT JOIN px_edge_from g
+                 ON g.entity = r.from_id AND g.relationship = r.n
+             WHERE g.entity IS NULL",
+            "SELECT format('an edge says that the relationship of row %d begins at entity %s',
+                 g.relationship, lower(hex(g.entity)))
+             FROM px_edge_from g LEFT JOIN px_relationship r ON r.n = g.relationship
+             WHERE r.from_id IS NOT g.entity",
+        ],
+    },
+    Ends {
+        of_relationships: "SELECT to_id, n FROM px_relationship",
+        of_edges: "SELECT entity, relationship FROM px_edge_to",
+        rules: [
+            "SELECT format('relationship %s, row %d: its end is not among the edges',
+                 lower(hex(r.id)), r.n)
+             FROM px_relationship r LEFT JOIN px_edge_to g
+                 ON g.entity = r.to_id AND g.relationship = r.n
+             WHERE g.entity IS NULL",
+            "SELECT format('an edge says that the relationship of row %d ends at entity %s',
+                 g.relationship, lower(hex(g.entity)))
+             FROM px_edge_to g LEFT JOIN px_relationship r ON r.n = g.relationship
+             WHERE r.to_id IS NOT g.entity",
         ],
     },
 ];
