@@ -16,6 +16,7 @@ fn load(path: &Path, sql: &str) {
 const V1: &str = include_str!("../../parallax-store/src/sqlite/testdata/store_v1.sql");
 const V2: &str = include_str!("../../parallax-store/src/sqlite/testdata/store_v2.sql");
 const V3: &str = include_str!("../../parallax-store/src/sqlite/testdata/store_v3.sql");
+const V4: &str = include_str!("../../parallax-store/src/sqlite/testdata/store_v4.sql");
 
 #[tokio::test]
 async fn store_of_version_1_keeps_everything() {
@@ -31,7 +32,7 @@ async fn store_of_version_1_keeps_everything() {
             error,
             StoreError::Older {
                 found: 1,
-                current: 4,
+                current: 5,
                 ..
             }
         ),
@@ -193,4 +194,41 @@ async fn store_of_version_3_keeps_its_syncs_in_their_order() {
     assert!(journal.lines.last().unwrap().contains("committed"));
     let found = store.journals("01a20602-e374", 10).await.unwrap();
     assert_eq!(found, [name]);
+}
+
+#[tokio::test]
+async fn store_of_version_4_keeps_its_history() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("parallax.db");
+    load(&path, V4);
+    let store = Store::open(&format!("sqlite:{}", path.display()))
+        .await
+        .unwrap();
+    let history = "SELECT sync_id, action, type, key, properties_before FROM parallax_change";
+    insta::assert_snapshot!(lines(&store, history).await.join("\n"), @r#"
+    sync-2 deleted KNOWS - {"value":0}
+    sync-2 deleted thing 3 {"value":0}
+    sync-2 updated thing 0 {"value":0}
+    "#);
+    let checked = async || {
+        let verification = store.verify().await.unwrap();
+        assert_eq!(verification.problems, []);
+        let mut checks = verification.checks.into_iter();
+        let history = checks.find(|check| check.name == "history").unwrap();
+        (history.checked, history.without_checksum)
+    };
+    assert_eq!(checked().await, (3, 3));
+
+    // What becomes history from now on can be compared.
+    let records = [
+        Rec::Entity { key: 0, value: 2 },
+        Rec::Entity { key: 1, value: 0 },
+    ];
+    let output = run(&script([step("users", records)]), "1", &fresh_sync_id()).await;
+    let result = store.commit_sync(&output).await.unwrap();
+    assert_eq!(
+        words(&result),
+        "entity: 1 updated, 1 unchanged, 1 deleted; relationship: 1 deleted"
+    );
+    assert_eq!(checked().await, (6, 3));
 }

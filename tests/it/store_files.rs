@@ -78,7 +78,7 @@ async fn newer_store_is_refused_with_both_versions() {
     ] {
         let message = error.to_string();
         assert!(
-            message.contains("version 99") && message.contains("version 4"),
+            message.contains("version 99") && message.contains("version 5"),
             "{message}"
         );
     }

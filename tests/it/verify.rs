@@ -137,6 +137,8 @@ async fn broken_promise_is_found_and_named() {
         "INSERT INTO px_changeset VALUES (7, 77, 1, 'too many', 1, 0, 'done', NULL, NULL)",
         "UPDATE px_change SET action = 'lost' WHERE change = 1",
         "UPDATE px_change SET properties = '' WHERE change = 1",
+        "UPDATE px_change SET properties = '{}'",
+        "UPDATE px_change SET key = cast(key AS BLOB) WHERE kind = 0",
         "UPDATE px_change SET kind = 7 WHERE change = 1",
         "UPDATE px_change SET claims = 77 WHERE change = 1",
         "UPDATE px_change SET to_id = NULL WHERE kind = 1",
@@ -287,12 +289,21 @@ async fn broken_promise_is_found_and_named() {
       history: change 1: it is no known action: 'lost'
     UPDATE px_change SET properties = '' WHERE change = 1
       history: change 1: its properties are not JSON
+      history: relationship c5aae69b7aa87341da9867f7ac6683e4, change 1: it is not what was stored
+    UPDATE px_change SET properties = '{}'
+      history: entity 9cd126f5744011253345cb8eaa7b6b2e, change 2, key "5": it is not what was stored
+      history: entity aa9118a52ba9582678ec63a69c7ecbaa, change 3, key "0": it is not what was stored
+      history: relationship c5aae69b7aa87341da9867f7ac6683e4, change 1: it is not what was stored
+    UPDATE px_change SET key = cast(key AS BLOB) WHERE kind = 0
+      history: entity of change 2: it cannot be read: Invalid type
+      history: entity of change 3: it cannot be read: Invalid type
     UPDATE px_change SET kind = 7 WHERE change = 1
       history: change 1: it is of no known kind: 7
     UPDATE px_change SET claims = 77 WHERE change = 1
       history: change 1: claims 77 are not there
     UPDATE px_change SET to_id = NULL WHERE kind = 1
       history: change 1: it is of a relationship without two ends
+      history: relationship of change 1: it cannot be read: Invalid column type Null at index: 6, name: to_id
     UPDATE px_journal SET first_seq = -9223372036854775808 WHERE chunk = 1
       journals: chunk 1 of a journal has more or fewer entries than it says
     DELETE FROM px_meta WHERE key = 'store_id'

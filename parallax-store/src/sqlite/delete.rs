@@ -49,16 +49,17 @@ pub(super) fn remember(
     let statement = match kind {
         RecordKind::Entity => {
             "INSERT OR FAIL INTO px_change (sync, source_id, kind, action, id, hash, claims, name,
-                 class, key, display_name, properties, created_sync, changed_sync, changeset)
+                 class, key, display_name, properties, created_sync, changed_sync, checksum,
+                 changeset)
              SELECT ?1, source_id, 0, ?2, id, hash, claims, type,
-                 class, key, display_name, properties, created_sync, changed_sync, ?3
+                 class, key, display_name, properties, created_sync, changed_sync, checksum, ?3
              FROM px_entity WHERE n IN ROWS"
         }
         RecordKind::Relationship => {
             "INSERT OR FAIL INTO px_change (sync, source_id, kind, action, id, hash, claims, name,
-                 key, from_id, to_id, properties, created_sync, changed_sync, changeset)
+                 key, from_id, to_id, properties, created_sync, changed_sync, checksum, changeset)
              SELECT ?1, source_id, 1, ?2, id, hash, claims, verb,
-                 key, from_id, to_id, properties, created_sync, changed_sync, ?3
+                 key, from_id, to_id, properties, created_sync, changed_sync, checksum, ?3
              FROM px_relationship WHERE n IN ROWS"
         }
     };

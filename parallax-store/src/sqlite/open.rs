@@ -13,13 +13,14 @@ use crate::sqlite::lock::{Acknowledged, LockFile};
 use crate::sqlite::query;
 
 /// Forward-only; each in one transaction. A store's version is how many it has seen.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("migrations/0001.sql"),
     include_str!("migrations/0002.sql"),
     include_str!("migrations/0003.sql"),
     include_str!("migrations/0004.sql"),
+    include_str!("migrations/0005.sql"),
 ];
-const SCHEMA_VERSION: i64 = 4;
+const SCHEMA_VERSION: i64 = 5;
 /// The first version that counts its commits.
 const FIRST_WITH_EPOCH: i64 = 2;
 

@@ -48,10 +48,14 @@ fn check_all(connection: &mut Connection, seed: u64) -> Result<Verification, Sto
         }
         match *name {
             "claims" => verifier.claims()?,
-            "entities" => verifier.checksums(RecordKind::Entity)?,
-            "relationships" => verifier.checksums(RecordKind::Relationship)?,
+            "entities" => verifier.checksums(&ENTITIES)?,
+            "relationships" => verifier.checksums(&RELATIONSHIPS)?,
             "digests" => verifier.digests(seed)?,
             "edges" => verifier.edges()?,
+            "history" => {
+                verifier.checksums(&OLD_ENTITIES)?;
+                verifier.checksums(&OLD_RELATIONSHIPS)?;
+            }
             "journals" => verifier.journals()?,
             _ => {}
         }
@@ -126,19 +130,12 @@ impl Verifier<'_> {
     }
 
     /// Compares each row with the checksum that it was stored with.
-    fn checksums(&mut self, kind: RecordKind) -> Result<(), StoreError> {
-        let sql = match kind {
-            RecordKind::Entity => {
-                "SELECT n, checksum, id, properties, key, class, display_name FROM px_entity"
-            }
-            RecordKind::Relationship => {
-                "SELECT n, checksum, id, properties, key, from_id, to_id FROM px_relationship"
-            }
-        };
-        self.rows(sql, |row| {
+    fn checksums(&mut self, stored: &'static Stored) -> Result<(), StoreError> {
+        self.rows(stored.sql, |row| {
             let n: i64 = row.get(0)?;
-            Ok(compare_checksum(kind, n, row).unwrap_or_else(|error| {
-                Finding::Problem(format!("{kind} of row {n}: it cannot be read: {error}"))
+            Ok(compare_checksum(stored, n, row).unwrap_or_else(|error| {
+                let Stored { kind, row, .. } = stored;
+                Finding::Problem(format!("{kind} of {row} {n}: it cannot be read: {error}"))
             }))
         })
     }
@@ -339,18 +336,46 @@ enum Finding {
     WithoutChecksum,
 }
 
-fn compare_checksum(
+/// Where records are stored with checksums.
+struct Stored {
     kind: RecordKind,
-    n: i64,
-    row: &rusqlite::Row<'_>,
-) -> rusqlite::Result<Finding> {
+    /// What a row is called.
+    row: &'static str,
+    /// Tells of each its number, its checksum, and what that is over.
+    sql: &'static str,
+}
+
+const ENTITIES: Stored = Stored {
+    kind: RecordKind::Entity,
+    row: "row",
+    sql: "SELECT n, checksum, id, properties, key, class, display_name FROM px_entity",
+};
+const RELATIONSHIPS: Stored = Stored {
+    kind: RecordKind::Relationship,
+    row: "row",
+    sql: "SELECT n, checksum, id, properties, key, from_id, to_id FROM px_relationship",
+};
+const OLD_ENTITIES: Stored = Stored {
+    kind: RecordKind::Entity,
+    row: "change",
+    sql: "SELECT change, checksum, id, properties, key, class, display_name FROM px_change
+          WHERE kind = 0",
+};
+const OLD_RELATIONSHIPS: Stored = Stored {
+    kind: RecordKind::Relationship,
+    row: "change",
+    sql: "SELECT change, checksum, id, properties, key, from_id, to_id FROM px_change
+          WHERE kind = 1",
+};
+
+fn compare_checksum(stored: &Stored, n: i64, row: &rusqlite::Row<'_>) -> rusqlite::Result<Finding> {
     let checksum: Option<i64> = row.get(1)?;
     let Some(checksum) = checksum else {
         return Ok(Finding::WithoutChecksum);
     };
     let (id, properties) = (row.get(2)?, row.get_ref(3)?.as_str()?);
     let key = row.get_ref(4)?.as_str_or_null()?;
-    let found = match kind {
+    let found = match stored.kind {
         RecordKind::Entity => Row::Entity {
             id,
             class: row.get(5)?,
@@ -370,9 +395,9 @@ fn compare_checksum(
         return Ok(Finding::Nothing);
     }
     let key = key.map(|key| format!(", key {key:?}")).unwrap_or_default();
-    let id = hex(id);
+    let (Stored { kind, row, .. }, id) = (stored, hex(id));
     Ok(Finding::Problem(format!(
-        "{kind} {id}, row {n}{key}: it is not what was stored"
+        "{kind} {id}, {row} {n}{key}: it is not what was stored"
     )))
 }
 
